@@ -9,6 +9,7 @@ from typing import Literal
 
 Range = tuple[float, float]
 BackboneName = Literal["resnet50", "resnet18", "resnet101", "efficientnet_lite0"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def _check(config: object, condition: bool, name: str, expected: str) -> None:
@@ -119,8 +120,8 @@ class TrainConfig:
     """Or: the image is resized by a uniform factor of this range."""
     flip: bool = True
     """Mirror half of the images."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast type; auto is bfloat16 on CUDA, float32 on CPU."""
+    precision: Precision = "auto"
+    """Autocast type; auto is bfloat16 where the hardware multiplies it fast (see precision.py)."""
     compile: bool | None = None
     """torch.compile the training step; unset means on CUDA only."""
     checkpoint_every: int = 100
@@ -202,6 +203,7 @@ class CamConfig:
     flip: bool = True
     batch_size: int = 4
     """Images of one size that go through the network together."""
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         _check(self, bool(self.scales) and min(self.scales) > 0, "scales", "positive numbers")
@@ -272,6 +274,7 @@ class PseudoMasksConfig:
     steps: int = 256
     threshold: float | Literal["best"] = 0.20
     """Background threshold, or the best of the sweep on the score list (reads its masks)."""
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         _check(self, self.radius >= 2, "radius", "at least 2")
@@ -309,6 +312,7 @@ class PredictionsConfig:
     """Average with the mirrored image."""
     batch_size: int = 4
     """Images of one size that go through the network together."""
+    precision: Precision = "auto"
     crf: CrfConfig | None = field(
         default_factory=lambda: CrfConfig(
             gaussian_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0
