@@ -1,0 +1,39 @@
+# make demo   set everything up and run the pipeline on data drawn here
+# make test   set everything up and run the tests
+# make lint   formatting, lint, types and import rules
+# make bench  the benchmarks of the ops on this machine
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+
+.PHONY: demo test lint bench clean
+
+$(VENV)/.pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+# One stamp for each set of extras; the compiled core is rebuilt when its sources change.
+$(VENV)/.installed-%: $(VENV)/.pip $(SOURCES)
+	$(BIN)/python -m pip install --progress-bar off --editable ".[$*]"
+	@touch $@
+
+demo: $(VENV)/.installed-lite
+	$(BIN)/python -m c2am.train --recipe demo
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+bench: $(VENV)/.installed-test
+	$(BIN)/python -m benchmarks ops
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
