@@ -1,0 +1,146 @@
+"""One process or many: rank, shard and reductions. With one process everything here is a no-op.
+
+Start several with `torchrun --nproc-per-node N -m c2am.train ...`. When a rank fails, torchrun
+ends the others; a rank that hangs is ended by the time-out of the process group.
+
+How several ranks get the gradient of one: `DistributedDataParallel` averages the gradients of the
+ranks, so each rank must return a loss whose *mean over ranks* is the loss of the global batch.
+`global_mean` makes such a loss from a local sum and count; every term of a task goes through it.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+TIMEOUT = timedelta(minutes=60)
+"""Longest wait for another rank. The main rank scores alone, so this is not short."""
+
+
+def rank() -> int:
+    """Index of this process, 0 to world_size() - 1."""
+    return dist.get_rank() if _is_initialized() else 0
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _is_initialized() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes the manifests, logs and checkpoints."""
+    return rank() == 0
+
+
+def _is_initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+@contextmanager
+def session(device: str = "auto", timeout: timedelta = TIMEOUT) -> Iterator[torch.device]:
+    """Join the other processes that torchrun started, if any; yield the device of this one.
+
+    Args:
+        device: auto (CUDA where there is one), cpu or cuda.
+        timeout: longest wait for another rank.
+
+    Raises:
+        ValueError: CUDA is asked for and missing, or has fewer devices than local ranks.
+    """
+    own = _local_device(device)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield own
+        return
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    backend = "nccl" if own.type == "cuda" else "gloo"
+    dist.init_process_group(backend, timeout=timeout)
+    yield own
+    # Not in a `finally`: after an error the other ranks may be gone, and leaving could wait on them.
+    dist.destroy_process_group()
+
+
+def _local_device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device != "cuda":
+        return torch.device(device)
+    if not torch.cuda.is_available():
+        raise ValueError("device = 'cuda': torch sees no CUDA device here")
+    index = int(os.environ.get("LOCAL_RANK", "0"))
+    if index >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise ValueError(f"--nproc-per-node: local rank {index} has no GPU, {found} found")
+    return torch.device("cuda", index)
+
+
+def shard(items: Sequence[T]) -> list[T]:
+    """The items of this rank: every world_size()-th, beginning with the rank's own index."""
+    return list(items[rank() :: world_size()])
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Run the block on the main rank, then on the others: they find what it has made."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Sum of `tensor` over the ranks, on each of them; a new tensor without gradient.
+
+    `tensor` lies on the device of the session (NCCL reduces no CPU tensors) and has the same
+    shape and dtype on every rank.
+    """
+    total = tensor.detach().clone()
+    if world_size() > 1:
+        _reduce(total)
+    return total
+
+
+# A collective in a compiled graph has to be functional; this one stays outside the graph.
+@torch.compiler.disable
+def _reduce(tensor: torch.Tensor) -> None:
+    dist.all_reduce(tensor)
+
+
+def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:
+    """Mean over the global batch, from this rank's part of it.
+
+    Returns `total * world_size / (count summed over ranks)`: its mean over the ranks is
+    `sum(total) / sum(count)`, so that averaging the gradients, as
+    `DistributedDataParallel` does, gives exactly the gradient of the global mean, however
+    unevenly images, pixels or pairs fall on the ranks. With one process it is `total / count`.
+
+    Examples::
+
+        # a mean over pixels or pairs: hand over the sum and how many were summed
+        global_mean((loss * mask).sum(), mask.sum())
+        # a local mean over the b images of a batch
+        global_mean(loss * b, b)
+
+    Args:
+        total: scalar, the local sum; differentiable.
+        count: scalar, how much was summed here; takes no gradient. It may be 0 on some ranks; where
+            it is 0 on all of them the mean of nothing is taken as 0.
+
+    All ranks call it equally often and in the same order: it waits for the others.
+    """
+    count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
+    everywhere = all_reduce_sum(count)
+    factor = torch.where(everywhere > 0, world_size() / everywhere, 0.0)
+    return total * factor.to(total.dtype)
