@@ -1,0 +1,39 @@
+"""Datasets, image files, and the loaders in `c2am.data.loader`."""
+
+from pathlib import Path
+
+from c2am.config import DataConfig
+from c2am.data.dataset import DataError, Dataset
+from c2am.data.folder import FolderDataset
+from c2am.data.images import read_image, read_mask
+from c2am.data.palette import voc_palette
+from c2am.data.synthetic import SyntheticDataset
+from c2am.data.voc import VOC_CLASSES, VocDataset
+
+__all__ = [
+    "VOC_CLASSES",
+    "DataError",
+    "Dataset",
+    "FolderDataset",
+    "SyntheticDataset",
+    "VocDataset",
+    "open_dataset",
+    "read_image",
+    "read_mask",
+    "voc_palette",
+]
+
+
+def open_dataset(config: DataConfig, folder: Path) -> Dataset:
+    """Open the dataset of a configuration.
+
+    Synthetic data is drawn into `config.root`, or into `folder` where that is empty. Raises
+    `DataError` naming what is missing.
+    """
+    root = Path(config.root) if config.root else Path(folder)
+    labels = Path(config.labels) if config.labels else None
+    if config.kind == "synthetic":
+        return SyntheticDataset(config.synthetic, root)
+    if config.kind == "folder":
+        return FolderDataset(root, labels=labels)
+    return VocDataset(root, labels=labels, sbd=Path(config.sbd) if config.sbd else None)

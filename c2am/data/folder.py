@@ -1,0 +1,85 @@
+"""A folder of images and a CSV of image-level labels."""
+
+from pathlib import Path
+
+import numpy as np
+
+from c2am.data.dataset import DataError, label_vector
+from c2am.data.images import EXTENSIONS, image_size
+from c2am.data.tables import read_label_table
+
+
+class FolderDataset:
+    """Own data: images anywhere below `root`, `labels.csv`, and masks in `masks/` if there are any.
+
+    The CSV has the columns `image_id,labels` (file name without extension; class names) and
+    optionally `split`. Without that column every list holds all images. Classes are the names
+    found, sorted; a mask `masks/<image_id>.png` holds their index + 1.
+    """
+
+    def __init__(self, root: Path, *, labels: Path | None = None) -> None:
+        self.root = Path(root)
+        self._table = read_label_table(labels or self.root / "labels.csv")
+        self.classes = tuple(
+            sorted({name for names in self._table.labels.values() for name in names})
+        )
+        if not 1 <= len(self.classes) <= 254:  # a mask holds 0 and 255 besides
+            raise DataError(f"{self._table.path}: {len(self.classes)} classes: expected 1 to 254")
+        self._images = self._find_images()
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def _find_images(self) -> dict[str, Path]:
+        masks = self.root / "masks"
+        found: dict[str, Path] = {}
+        for path in sorted(self.root.rglob("*")):
+            image_id = path.stem
+            if path.suffix.lower() not in EXTENSIONS or masks in path.parents:
+                continue
+            if image_id not in self._table.labels:
+                continue
+            if image_id in found:
+                raise DataError(
+                    f"{path}: the image id {image_id!r} belongs to {found[image_id]} too"
+                )
+            found[image_id] = path
+        return found
+
+    def ids(self, split: str) -> list[str]:
+        """Image ids whose column `split` says so, in file order; all without that column."""
+        splits = self._table.splits
+        if splits is None:
+            return list(self._table.labels)
+        ids = [image_id for image_id, name in splits.items() if name == split]
+        if not ids:
+            names = ", ".join(sorted(set(splits.values())))
+            raise DataError(
+                f"{self._table.path}: no image of the list {split!r}; lists found: {names} "
+                "(chosen with --data.train_list, --data.score_list and --data.val_list)"
+            )
+        return ids
+
+    def image_path(self, image_id: str) -> Path:
+        """The image file; raises `DataError` if there is none."""
+        if image_id not in self._images:
+            raise DataError(
+                f"{self.root}: no image of id {image_id!r} (the file name without its extension, "
+                f"which is one of {' '.join(EXTENSIONS)})"
+            )
+        return self._images[image_id]
+
+    def labels(self, image_id: str) -> np.ndarray:
+        """Which classes are in the image, `(Z,)` bool."""
+        if image_id not in self._table.labels:
+            raise DataError(f"{self._table.path}: no row for the image {image_id!r}")
+        return label_vector(self._table.labels[image_id], self.classes, self._table.path)
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """(H, W) in pixels as displayed, from the image's header."""
+        if image_id not in self._sizes:
+            self._sizes[image_id] = image_size(self.image_path(image_id))
+        return self._sizes[image_id]
+
+    def mask_path(self, image_id: str) -> Path | None:
+        """`masks/<id>.png` if it exists."""
+        path = self.root / "masks" / f"{image_id}.png"
+        return path if path.is_file() else None

@@ -1,0 +1,123 @@
+"""PASCAL VOC 2012, and other data in its format."""
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+
+from c2am.data.dataset import (
+    DataError,
+    label_vector,
+    read_list,
+    read_text,
+    validate_id,
+    validate_ids,
+)
+from c2am.data.images import image_size
+from c2am.data.tables import read_label_table
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
+    "train", "tvmonitor",
+)  # fmt: skip
+VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
+SBD_URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
+
+
+class _Builder(ET.TreeBuilder):
+    """Refuses document types, and with them entities, before any is declared."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise DataError("document types are not allowed")
+
+
+def read_annotation(path: Path) -> list[str]:
+    """Names of the objects of a VOC annotation (difficult ones included, parts not), sorted."""
+    text = read_text(path)
+    try:
+        root = ET.fromstring(text, ET.XMLParser(target=_Builder()))
+    except (ET.ParseError, DataError) as error:
+        raise DataError(f"{path}: not a VOC annotation ({error})") from error
+    return sorted({(item.findtext("name") or "").strip() for item in root.findall("object")})
+
+
+class VocDataset:
+    """A VOCdevkit: `JPEGImages`, `Annotations`, `SegmentationClass[Aug]`, `ImageSets`.
+
+    Image labels come from the XML annotations, or from the CSV `labels`; never from masks. The
+    classes are VOC's 20, or the lines of `<root>/classes.txt`. `sbd` is SBD's
+    `benchmark_RELEASE/dataset`, from which `train_aug` is derived where there is no list of it;
+    its images and annotations are all in VOC 2012's folders.
+    """
+
+    def __init__(self, root: Path, *, labels: Path | None = None, sbd: Path | None = None) -> None:
+        self.root, self.sbd = Path(root), sbd
+        if not (self.root / "JPEGImages").is_dir():
+            raise DataError(
+                f"{self.root / 'JPEGImages'}: no such folder. The root is the folder VOC2012 of the "
+                f"VOCdevkit: {VOC_URL}"
+            )
+        names = self.root / "classes.txt"
+        self.classes = tuple(read_list(names)) if names.is_file() else VOC_CLASSES
+        self._table = read_label_table(labels) if labels else None
+        self._sizes: dict[str, tuple[int, int]] = {}
+
+    def list_path(self, split: str) -> Path:
+        """The list file of a split, whether it exists or not."""
+        name = validate_id(split, "name of a list")
+        return self.root / "ImageSets" / "Segmentation" / f"{name}.txt"
+
+    def ids(self, split: str) -> list[str]:
+        """Image ids of `ImageSets/Segmentation/<split>.txt`, or the derived `train_aug`."""
+        path = self.list_path(split)
+        if split == "train_aug" and not path.is_file():
+            return self._derive_train_aug(path)
+        if not path.is_file():
+            lists = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
+            raise DataError(f"{path}: no such list; lists found: {lists}")
+        return read_list(path)
+
+    def _derive_train_aug(self, path: Path) -> list[str]:
+        """VOC train + SBD train + SBD val - VOC val, sorted (10,582 images)."""
+        if self.sbd is None or not (self.sbd / "train.txt").is_file():
+            missing = path if self.sbd is None else self.sbd / "train.txt"
+            raise DataError(
+                f"{missing}: no such file. The list train_aug is derived from SBD: unpack {SBD_URL} "
+                "and pass --data.sbd .../benchmark_RELEASE/dataset. To train without SBD, pass "
+                "--data.train_list train"
+            )
+        ids = set(self.ids("train"))
+        ids.update(read_list(self.sbd / "train.txt"), read_list(self.sbd / "val.txt"))
+        return validate_ids(sorted(ids - set(self.ids("val"))), self.sbd)
+
+    def image_path(self, image_id: str) -> Path:
+        """`JPEGImages/<id>.jpg`."""
+        return self.root / "JPEGImages" / f"{image_id}.jpg"
+
+    def annotation_path(self, image_id: str) -> Path:
+        """`Annotations/<id>.xml`."""
+        return self.root / "Annotations" / f"{image_id}.xml"
+
+    def labels(self, image_id: str) -> np.ndarray:
+        """Which classes are in the image, `(Z,)` bool."""
+        if self._table is None:
+            path = self.annotation_path(image_id)
+            return label_vector(read_annotation(path), self.classes, path)
+        if image_id not in self._table.labels:
+            raise DataError(f"{self._table.path}: no row for the image {image_id!r}")
+        return label_vector(self._table.labels[image_id], self.classes, self._table.path)
+
+    def size(self, image_id: str) -> tuple[int, int]:
+        """(H, W) in pixels as displayed, from the image's header."""
+        if image_id not in self._sizes:
+            self._sizes[image_id] = image_size(self.image_path(image_id))
+        return self._sizes[image_id]
+
+    def mask_path(self, image_id: str) -> Path | None:
+        """The file in `SegmentationClassAug`, else in `SegmentationClass`, else None."""
+        for folder in ("SegmentationClassAug", "SegmentationClass"):
+            path = self.root / folder / f"{image_id}.png"
+            if path.is_file():
+                return path
+        return None
