@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Range = tuple[float, float]
-BackboneName = Literal["resnet50", "resnet18", "resnet101", "efficientnet_lite0"]
+BackboneName = Literal["resnet50", "resnet18", "resnet101", "resnet101_caffe", "efficientnet_lite0"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 

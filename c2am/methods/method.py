@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -68,6 +69,7 @@ class Method:
     def after_step(self, net: Classifier, batch: TrainBatch, progress: float) -> None:
         """Called without gradient after each step of the optimiser."""
 
+    @torch.no_grad()
     def class_maps(self, net: Classifier, views: Tensor, present: Tensor, ids: list[str]) -> Tensor:
         """CAMs of the present classes at one scale, not normalised.
 

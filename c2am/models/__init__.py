@@ -7,6 +7,7 @@ from c2am.models.classifier import (
     build_classifier,
     logit_statistics,
 )
+from c2am.models.convert import convert_checkpoint
 from c2am.models.deeplab import DeepLab, build_segmenter
 from c2am.models.irn import Irn, boundaries, build_irn
 from c2am.models.weights import WeightsError, load_weights, read_state_dict
@@ -23,6 +24,7 @@ __all__ = [
     "build_classifier",
     "build_irn",
     "build_segmenter",
+    "convert_checkpoint",
     "load_weights",
     "logit_statistics",
     "read_state_dict",

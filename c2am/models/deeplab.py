@@ -29,12 +29,7 @@ class DeepLab(nn.Module):
         self.backbone = backbone
         self.backbone.freeze(batch_norms=True, stages=0)
         channels = backbone.channels[-1]
-        self.aspp = nn.ModuleList(
-            nn.Conv2d(channels, num_classes + 1, 3, padding=rate, dilation=rate) for rate in rates
-        )
-        for conv in self.aspp.children():
-            nn.init.normal_(conv.weight, std=0.01)
-            nn.init.zeros_(conv.bias)
+        self.aspp = nn.ModuleList(_atrous(channels, num_classes + 1, rate) for rate in rates)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised RGB `x (B,3,H,W)` -> logits (B,Z+1,h,w) at output stride, 0 = background."""
@@ -75,6 +70,13 @@ class DeepLab(nn.Module):
 def build_segmenter(config: SegmenterConfig, num_classes: int) -> DeepLab:
     """DeepLabV2 of a config for Z = `num_classes` classes, at output stride 8."""
     return DeepLab(build_backbone(config.backbone, config.weights, output_stride=8), num_classes)
+
+
+def _atrous(channels: int, num_classes: int, rate: int) -> nn.Conv2d:
+    conv = nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate)
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.zeros_(conv.get_parameter("bias"))
+    return conv
 
 
 def _scaled(x: Tensor, scale: float) -> Tensor:

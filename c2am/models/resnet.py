@@ -4,21 +4,27 @@ from pathlib import Path
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.models import ResNet
 
 from c2am.models.backbone import Backbone, keep_resolution, named_sequence
+from c2am.models.convert import convert_checkpoint
 from c2am.models.weights import WeightsError, drop_keys, load_state, read_state_dict
 from c2am.normalization import Normalization
 
-NAMES = ("resnet18", "resnet50", "resnet101")
+CAFFE = "resnet101_caffe"
+NAMES = ("resnet18", "resnet50", "resnet101", CAFFE)
 
+_CAFFE = Normalization(mean=(122.675, 116.669, 104.008), std=(1.0, 1.0, 1.0))
 _IMAGENET = Normalization(mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
 
 
 def build(name: str, weights: str, output_stride: int) -> Backbone:
     """A torchvision ResNet as a backbone; see `build_backbone`."""
-    net = torchvision.models.get_model(name, weights=None)
+    net = torchvision.models.get_model(name.removesuffix("_caffe"), weights=None)
     width = net.fc.in_features
     net.fc = nn.Identity()
+    if name == CAFFE:
+        _set_caffe_strides(net)
     if weights != "none":
         state, source = _pretrained(name, weights)
         load_state(net, drop_keys(state, ["fc."]), source)
@@ -28,19 +34,30 @@ def build(name: str, weights: str, output_stride: int) -> Backbone:
         (stem, net.layer1, net.layer2, net.layer3, net.layer4),
         channels=(64, *(width // 8 * 2**i for i in range(4))),
         strides=tuple(min(stride, output_stride) for stride in (4, 4, 8, 16, 32)),
-        normalization=_IMAGENET,
+        normalization=_CAFFE if name == CAFFE else _IMAGENET,
     )
 
 
-def _set_output_stride(net: nn.Module, output_stride: int) -> None:
+def _set_output_stride(net: ResNet, output_stride: int) -> None:
     if output_stride == 16:
-        keep_resolution(net.get_submodule("layer4"))
+        keep_resolution(net.layer4)
     elif output_stride == 8:
-        keep_resolution(net.get_submodule("layer3"), dilation=2)
-        keep_resolution(net.get_submodule("layer4"), dilation=4)
+        keep_resolution(net.layer3, dilation=2)
+        keep_resolution(net.layer4, dilation=4)
+
+
+def _set_caffe_strides(net: ResNet) -> None:
+    """The first ResNets, and so deeplab-pytorch, stride in the first convolution of a block."""
+    net.maxpool.ceil_mode = True
+    for stage in ("layer2", "layer3", "layer4"):
+        block = net.get_submodule(f"{stage}.0")
+        first, second = block.get_submodule("conv1"), block.get_submodule("conv2")
+        first.stride, second.stride = second.stride, first.stride
 
 
 def _pretrained(name: str, weights: str) -> tuple[dict[str, Tensor], str]:
+    if name == CAFFE:
+        return _pretrained_caffe(weights), weights
     if weights != "imagenet":
         return read_state_dict(Path(weights)), weights
     # V1, which every method of this field starts from; the later V2 weights are trained
@@ -54,3 +71,10 @@ def _pretrained(name: str, weights: str) -> tuple[dict[str, Tensor], str]:
             "fetch that file on another machine and give its path as `weights`"
         ) from error
     return dict(state), entry.url
+
+
+def _pretrained_caffe(weights: str) -> dict[str, Tensor]:
+    if weights == "imagenet":
+        raise WeightsError(f"there is no download of the weights of {CAFFE}: give a file")
+    state = drop_keys(convert_checkpoint(weights, "segmenter"), ["aspp."])
+    return {k.removeprefix("backbone.").removeprefix("stem."): v for k, v in state.items()}

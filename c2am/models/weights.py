@@ -54,7 +54,7 @@ def load_state(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
         ("wrongly shaped", _wrong_shapes(own, state)),
     ]
     if any(names for _, names in problems):
-        lines = [f"  {kind} ({len(names)}): {_listed(names)}" for kind, names in problems if names]
+        lines = [f"  {kind} ({len(names)}): {listed(names)}" for kind, names in problems if names]
         network = type(net).__name__
         raise WeightsError("\n".join([f"{source}: these weights do not fit {network}", *lines]))
     net.load_state_dict(own | state)
@@ -97,7 +97,7 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: expected a dictionary of tensors, found {type(content)}")
     wrong = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
     if wrong:
-        raise WeightsError(f"{path}: expected tensors only, but not so are {_listed(wrong)}")
+        raise WeightsError(f"{path}: expected tensors only, but not so are {listed(wrong)}")
     return {str(k).removeprefix("module."): v for k, v in content.items()}
 
 
@@ -109,6 +109,7 @@ def _wrong_shapes(own: dict[str, Tensor], state: dict[str, Tensor]) -> list[str]
     ]
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first names of a list, for an error."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
