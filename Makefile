@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+SOURCES := constraints.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 .PHONY: demo test lint bench clean
 
@@ -16,7 +16,7 @@ $(VENV)/.pip:
 
 # One stamp for each set of extras; the compiled core is rebuilt when its sources change.
 $(VENV)/.installed-%: $(VENV)/.pip $(SOURCES)
-	$(BIN)/python -m pip install --progress-bar off --editable ".[$*]"
+	$(BIN)/python -m pip install --progress-bar off --constraint constraints.txt --editable ".[$*]"
 	@touch $@
 
 demo: $(VENV)/.installed-lite

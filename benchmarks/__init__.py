@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks ops` and `python -m benchmarks run FOLDER`."""
