@@ -1,0 +1,135 @@
+"""Stage `report`: one HTML page with the scores, figures and gallery of the run.
+
+It reads only what the other stages have written, so it works on a run that is not finished and
+says what is missing.
+"""
+
+from c2am.config import PipelineConfig
+from c2am.data.dataset import Dataset
+from c2am.methods import build_method
+from c2am.stages.context import StageContext
+from c2am.viz import report as page
+from c2am.viz.gallery import Gallery, build_gallery, choose_images
+from c2am.viz.summary import (
+    StageKey,
+    read_losses,
+    stage_rows,
+    summarize_method,
+    versions,
+)
+from c2am.workspace import Workspace, atomic, read_tensors
+
+PAGE = "index.html"
+_SHARED = ("classifier", "global_cam")
+_PER_METHOD = (
+    "front_door",
+    "cam",
+    "irn_labels",
+    "irn",
+    "pseudo_masks",
+    "segmenter",
+    "predictions",
+)
+
+
+def run(context: StageContext) -> dict:
+    """Writes `report/index.html`; returns its size and how many stages it found finished."""
+    report = build(context.config, context.workspace, context.dataset)
+    target = context.folder / PAGE
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as temporary:
+        temporary.write_text(page.render(report), encoding="utf-8")
+    done = sum(row.done for row in report.stages)
+    return {"page": PAGE, "bytes": target.stat().st_size, "stages": done}
+
+
+def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> page.Report:
+    """Collects what the page shows from the manifests and files of a run."""
+    methods = [summarize_method(workspace, name) for name in config.methods]
+    kinds = page.scored_kinds(methods)
+    expected = expected_stages(config)
+    maps, peak = _global_cams(workspace, dataset)
+    seed_curves, mask_curves = page.curve_pictures(methods)
+    scales = {item.name: config.front_door.gamma * item.mean for item in maps}
+    config_file = workspace.root / "config.yaml"
+    return page.Report(
+        title=config.name,
+        facts=_facts(config, dataset),
+        kinds=kinds,
+        methods=page.method_rows(methods, kinds),
+        other_rows=page.other_paper_rows(methods),
+        class_rows=page.class_rows(methods, kinds),
+        errors=page.error_rows(methods),
+        seed_curves=seed_curves,
+        mask_curves=mask_curves,
+        global_cams=maps,
+        global_cam_peak=peak,
+        gradients=page.gradient_picture(scales),
+        gallery=_gallery(config, workspace, dataset),
+        training=page.training_picture(read_losses(workspace)),
+        stages=stage_rows(workspace, expected),
+        config=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
+        versions=versions(workspace, expected),
+        notes=_notes(config),
+    )
+
+
+def expected_stages(config: PipelineConfig) -> list[StageKey]:
+    """Every stage that a whole run of `config` has, in its order."""
+    methods = {name: build_method(name, config.front_door) for name in config.methods}
+    stages: list[StageKey] = [(stage, None) for stage in _SHARED]
+    for stage in _PER_METHOD:
+        trained_here = [name for name in methods if stage != "front_door" or methods[name].trains]
+        stages += [(stage, name) for name in trained_here]
+    return stages
+
+
+def _facts(config: PipelineConfig, dataset: Dataset) -> list[tuple[str, str]]:
+    data = config.data
+    return [
+        ("Dataset", data.kind),
+        ("Classes", str(len(dataset.classes))),
+        ("Trained on", f"{data.train_list}, {len(dataset.ids(data.train_list)):,} images"),
+        ("Seeds and pseudo masks scored on", data.score_list),
+        ("Segmenter scored on", data.val_list),
+        ("Classifier", config.classifier.backbone),
+        ("Segmenter", config.segmenter.backbone),
+        ("Seed", str(config.seed)),
+    ]
+
+
+def _notes(config: PipelineConfig) -> list[str]:
+    if config.front_door.pooling == "mean" and config.front_door.probability == "logit":
+        return []
+    return [
+        "The gradient curves are those of Eq. 7 and 8, which hold for mean pooling of logits. "
+        f"This run used pooling {config.front_door.pooling} and probability "
+        f"{config.front_door.probability}."
+    ]
+
+
+def _global_cams(workspace: Workspace, dataset: Dataset) -> tuple[list[page.GlobalCam], float]:
+    path = workspace.folder("global_cam") / "global_cam.safetensors"
+    if not path.exists():
+        return [], 0.0
+    tensors = read_tensors(path)
+    return page.global_cams(tensors["global_cam"], tensors["count"], dataset.classes)
+
+
+def _gallery(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> Gallery:
+    """Of the images of the score list that the last per-image stages have reached."""
+    ids = [
+        image_id
+        for image_id in dataset.ids(config.data.score_list)
+        if _has_pictures(workspace, config.methods, image_id)
+    ]
+    chosen = choose_images(dataset, ids, config.report.gallery)
+    return build_gallery(workspace, dataset, config.methods, chosen)
+
+
+def _has_pictures(workspace: Workspace, methods: tuple[str, ...], image_id: str) -> bool:
+    return any(
+        (workspace.folder("cam", method) / f"{image_id}.safetensors").exists()
+        or (workspace.folder("pseudo_masks", method) / f"{image_id}.png").exists()
+        for method in methods
+    )
