@@ -3,6 +3,29 @@
 See `docs/ops.md`. Every op takes `backend="auto" | "reference" | "native" | "triton"`.
 """
 
+from c2am.ops.accumulate_global_cam import accumulate_global_cam
+from c2am.ops.affinity_loss import AffinityLosses, affinity_loss
 from c2am.ops.dispatch import BackendError, available, backend_of, launches
+from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
+from c2am.ops.extract_cam import extract_cam
+from c2am.ops.front_door_logits import front_door_logits
+from c2am.ops.normalize_cam import normalize_cam
+from c2am.ops.path_affinity import path_affinity
+from c2am.ops.paths import path_offsets
 
-__all__ = ["BackendError", "available", "backend_of", "launches"]
+__all__ = [
+    "AffinityLosses",
+    "BackendError",
+    "DisplacementLosses",
+    "accumulate_global_cam",
+    "affinity_loss",
+    "available",
+    "backend_of",
+    "displacement_loss",
+    "extract_cam",
+    "front_door_logits",
+    "launches",
+    "normalize_cam",
+    "path_affinity",
+    "path_offsets",
+]

@@ -6,6 +6,7 @@ which only ever sees real tensors: a graph is not broken, and compiled code is c
 read CPU tensors only, since on CUDA they would wait for the device; there a NaN propagates.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,7 +31,8 @@ def tensor(
         op: Name of the op.
         name: Name of the argument.
         value: The argument.
-        shape: One entry per dimension: a size, or the letter of a free one (`("K", "H", "W")`).
+        shape: One entry per dimension: a size, or the letter of a free one; a letter
+            that stands twice (`("K", "S", "S")`) is one size.
         dtypes: The dtypes allowed.
         like: A tensor on whose device `value` has to be.
 
@@ -42,18 +44,16 @@ def tensor(
         raise TypeError(f"{op}: {name} is {type(value).__name__}, expected a tensor")
     if value.dtype not in dtypes:
         expected = ", ".join(_short(dtype) for dtype in dtypes)
-        raise TypeError(
-            f"{op}: {name} is {_short(value.dtype)}, expected one of {expected}"
-        )
+        raise TypeError(f"{op}: {name} is {_short(value.dtype)}, expected one of {expected}")
     sizes = value.shape
-    fits = len(sizes) == len(shape)
-    if not fits or any(
-        isinstance(e, int) and e != s for e, s in zip(shape, sizes, strict=True)
-    ):
+    bound: dict[str, int] = {}
+    fits = len(sizes) == len(shape) and all(
+        size == (want if isinstance(want, int) else bound.setdefault(want, size))
+        for want, size in zip(shape, sizes, strict=True)
+    )
+    if not fits:
         expected = ", ".join(str(size) for size in shape)
-        raise ValueError(
-            f"{op}: {name} has shape {tuple(sizes)}, expected ({expected})"
-        )
+        raise ValueError(f"{op}: {name} has shape {tuple(sizes)}, expected ({expected})")
     if like is not None and value.device != like.device:
         raise ValueError(f"{op}: {name} is on {value.device}, expected {like.device}")
 
@@ -83,15 +83,15 @@ def within(op: str, name: str, value: Tensor, low: float, high: float) -> None:
         raise ValueError(f"{op}: {name} {got}, expected {low:g} to {high:g}")
 
 
-def positive(op: str, **values: float) -> None:
-    """Check that numbers are finite and above 0.
+def above(op: str, bound: float, **values: float) -> None:
+    """Check that numbers are finite and above a bound.
 
     Raises:
         ValueError: names the first that is not.
     """
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"{op}: {name} is {value}, expected a number above 0")
+        if not bound < value < math.inf:
+            raise ValueError(f"{op}: {name} is {value}, expected a number above {bound}")
 
 
 def choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:
@@ -101,9 +101,7 @@ def choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:
         ValueError: lists them.
     """
     if value not in choices:
-        raise ValueError(
-            f"{op}: {name} is {value!r}, expected one of {', '.join(choices)}"
-        )
+        raise ValueError(f"{op}: {name} is {value!r}, expected one of {', '.join(choices)}")
 
 
 def no_gradient(op: str, **values: Tensor) -> None:
@@ -115,9 +113,7 @@ def no_gradient(op: str, **values: Tensor) -> None:
     for name, value in values.items():
         if value.requires_grad and torch.is_grad_enabled():
             how = "detach it, or call this under torch.no_grad()"
-            raise ValueError(
-                f"{op}: {name} requires a gradient, which the op does not give; {how}"
-            )
+            raise ValueError(f"{op}: {name} requires a gradient, which the op does not give; {how}")
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -128,8 +124,8 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def _range(op: str, name: str, value: Tensor) -> tuple[float, float]:
     # amin and amax propagate NaN, so one pass finds NaN, infinities and the range.
     low, high = (float(bound) for bound in torch.aminmax(value))
-    if not (abs(low) < float("inf") and abs(high) < float("inf")):
-        found = "NaN" if low != low else "infinite values"
+    if not (math.isfinite(low) and math.isfinite(high)):
+        found = "NaN" if math.isnan(low) else "infinite values"
         raise ValueError(f"{op}: {name} has {found}, expected finite values")
     return low, high
 

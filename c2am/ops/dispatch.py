@@ -46,9 +46,7 @@ def register(op: str, *, cpu: Implementations, cuda: Implementations) -> None:
     for device_type, implementations in (("cpu", cpu), ("cuda", cuda)):
         unknown = set(implementations) - set(BACKENDS)
         if unknown or "reference" not in implementations:
-            raise ValueError(
-                f"{op}: {device_type} needs 'reference' and knows no {unknown}"
-            )
+            raise ValueError(f"{op}: {device_type} needs 'reference' and knows no {unknown}")
     _implementations[op] = {"cpu": cpu, "cuda": cuda}
 
 
@@ -91,9 +89,7 @@ def backend_of(op: str, device: torch.device | str) -> str:
     return resolve(op, "auto", device)[0]
 
 
-def resolve(
-    op: str, backend: str, device: torch.device | str
-) -> tuple[str, Callable[..., Any]]:
+def resolve(op: str, backend: str, device: torch.device | str) -> tuple[str, Callable[..., Any]]:
     """The name and the implementation of a backend.
 
     Raises ValueError for an unknown op or backend, BackendError for one that is not available.
@@ -101,9 +97,7 @@ def resolve(
     device_type = _type(device)
     implementations = _of(op, device_type)
     if backend == "auto":
-        backend = next(
-            b for b in implementations if _missing(op, b, device_type) is None
-        )
+        backend = next(b for b in implementations if _missing(op, b, device_type) is None)
     elif backend not in BACKENDS:
         known = ", ".join(("auto", *BACKENDS))
         raise ValueError(f"{op}: backend is {backend!r}, expected one of {known}")
@@ -128,9 +122,9 @@ def _missing(op: str, backend: str, device_type: str) -> str | None:
     implementations = _of(op, device_type)
     if backend not in implementations:
         have = ", ".join(implementations)
-        return (
-            f"{op} has none for {device_type} tensors, which it computes with: {have}"
-        )
+        return f"{op} has none for {device_type} tensors, which it computes with: {have}"
+    if backend != "reference" and device_type == "cuda" and not torch.cuda.is_available():
+        return "torch finds no CUDA device; see https://pytorch.org/get-started for a CUDA build"
     if backend == "native":
         return _missing_core(device_type)
     if backend == "triton":

@@ -1,0 +1,138 @@
+"""Class activation maps of the classes that are present (Zhou et al. 2016; paper, Sec. 3.1).
+
+For image b and a class z of its labels, with f the last features of the image and f' those of its
+mirror,
+
+    CAM = relu(w_z . f) + mirror(relu(w_z . f'))
+
+resized to `size`. The 1x1 product is computed for the (image, class) pairs that are present only.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from c2am.ops import checks, dispatch
+
+OP = "extract_cam"
+
+
+def extract_cam(
+    features: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    size: tuple[int, int],
+    *,
+    flip: bool = True,
+    out: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Maps of the present classes of a batch, at one scale.
+
+    Not differentiable: call it under `torch.no_grad()` where an argument requires a gradient.
+
+    Args:
+        features: (B, V, C, h, w) float, float16 or bfloat16 too; V = 2, the image and its mirror,
+            or V = 1 with `flip=False`.
+        weight: (Z, C) float, of the 1x1 classifier.
+        present: (B, Z) bool, the image labels.
+        size: (H, W) of the maps; bilinear with `align_corners=False`.
+        flip: Whether the second view is the mirror, whose maps are mirrored back and added.
+        out: (K, H, W), to which the maps are added in place (for the sum over scales).
+        backend: See `docs/ops.md`.
+
+    Returns:
+        (K, H, W) float32 (float64 for float64 features), or `out`. K = present.sum(), in the
+        row-major order of `present`: images first, then classes.
+
+    Raises:
+        TypeError, ValueError: a wrong argument, by name; `features` or `weight` not finite
+            (CPU only).
+    """
+    checks.tensor(OP, "features", features, ("B", 1 + flip, "C", "h", "w"), checks.FEATURES)
+    batch, _, channels = features.shape[:3]
+    checks.tensor(OP, "weight", weight, ("Z", channels), checks.FEATURES, like=features)
+    checks.tensor(OP, "present", present, (batch, len(weight)), (torch.bool,), like=features)
+    height, width = size
+    checks.above(OP, 0, height=height, width=width, h=features.shape[3], w=features.shape[4])
+    checks.no_gradient(OP, features=features, weight=weight)
+    if out is None:
+        return torch.ops.c2am.extract_cam(features, weight, present, height, width, flip, backend)
+    dtype = checks.accumulation_dtype(features.dtype)
+    checks.tensor(OP, "out", out, ("K", height, width), (dtype,), like=features)
+    torch.ops.c2am.extract_cam_add(out, features, weight, present, flip, backend)
+    return out
+
+
+def _reference(
+    features: Tensor, weight: Tensor, present: Tensor, height: int, width: int, flip: bool
+) -> Tensor:
+    dtype = checks.accumulation_dtype(features.dtype)
+    maps = []
+    for views, classes in zip(features, present, strict=True):
+        product = torch.einsum("kc,vchw->vkhw", weight[classes].to(dtype), views.to(dtype)).relu_()
+        maps.append(product[0] + product[1].flip(-1) if flip else product[0])
+    if not any(map(len, maps)):
+        return features.new_zeros(0, height, width, dtype=dtype)
+    cam = torch.cat(maps).unsqueeze(1)
+    cam = functional.interpolate(cam, (height, width), mode="bilinear", align_corners=False)
+    return cam.squeeze(1)
+
+
+def _kernel(
+    features: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    height: int,
+    width: int,
+    flip: bool,
+    backend: str,
+) -> Tensor:
+    checks.finite(OP, features=features, weight=weight)
+    compute = dispatch.resolve(OP, backend, features.device)[1]
+    return compute(features, weight, present, height, width, flip)
+
+
+def _kernel_add(
+    out: Tensor, features: Tensor, weight: Tensor, present: Tensor, flip: bool, backend: str
+) -> None:
+    _, height, width = out.shape
+    checks.tensor(OP, "out", out, (int(present.sum()), height, width), (out.dtype,))
+    out += _kernel(features, weight, present, height, width, flip, backend)
+
+
+def _fake(
+    features: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    height: int,
+    width: int,
+    flip: bool,
+    backend: str,
+) -> Tensor:
+    count = torch.library.get_ctx().new_dynamic_size()
+    dtype = checks.accumulation_dtype(features.dtype)
+    return features.new_empty(count, height, width, dtype=dtype)
+
+
+def _fake_add(
+    out: Tensor, features: Tensor, weight: Tensor, present: Tensor, flip: bool, backend: str
+) -> None:
+    return None
+
+
+dispatch.register(OP, cpu={"reference": _reference}, cuda={"reference": _reference})
+dispatch.define(
+    OP,
+    "(Tensor features, Tensor weight, Tensor present, SymInt height, SymInt width, bool flip,"
+    " str backend) -> Tensor",
+    kernel=_kernel,
+    fake=_fake,
+)
+dispatch.define(
+    "extract_cam_add",
+    "(Tensor(a!) out, Tensor features, Tensor weight, Tensor present, bool flip, str backend)"
+    " -> ()",
+    kernel=_kernel_add,
+    fake=_fake_add,
+)
