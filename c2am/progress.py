@@ -40,8 +40,9 @@ class Bar:
 
     def advance(self, count: int = 1, status: str | None = None) -> None:
         """Count `count` more units as done; show `status` behind the bar."""
-        fields = {} if status is None else {"status": status}
-        self._display.update(self._task, advance=count, **fields)
+        self._display.advance(self._task, count)
+        if status is not None:
+            self._display.update(self._task, status=status)
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """The one training loop: SGD, poly schedule, autocast, several ranks, checkpoints, logging."""
 
+from __future__ import annotations
+
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +20,11 @@ from torch.nn.parallel import DistributedDataParallel
 from c2am import distributed, precision
 from c2am.checkpoints import Checkpoints, read_weights, write_weights
 from c2am.config import TrainConfig
-from c2am.data.loader import TrainBatch
 from c2am.events import Events
 from c2am.progress import Bar, progress_bar
+
+if TYPE_CHECKING:
+    from c2am.data.loader import TrainBatch
 
 Terms = dict[str, Tensor]
 
@@ -171,7 +176,7 @@ class _Loop:
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * factor
 
-    def _after(self, steps: int, stop: "_Stop", shown: Bar) -> None:
+    def _after(self, steps: int, stop: _Stop, shown: Bar) -> None:
         last = steps == self.total
         save = steps % self.config.checkpoint_every == 0 and not last
         log = steps % self.config.log_every == 0 or last
@@ -262,7 +267,8 @@ class _Step(nn.Module):
         self._task, self._config, self._device = task, config, device
 
     def forward(self, batch: TrainBatch, progress: float) -> Terms:
-        batch.images = batch.images.contiguous(memory_format=torch.channels_last)
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        batch = replace(batch, images=images)
         with precision.autocast(self._device, self._config.precision):
             return self._task.loss(batch, progress)
 
@@ -280,9 +286,10 @@ def _wrap(task: Task, config: TrainConfig, device: torch.device) -> nn.Module:
     return DistributedDataParallel(step, find_unused_parameters=True, broadcast_buffers=False)
 
 
-def _no_sync(module: nn.Module, wanted: bool):
-    hold = wanted and isinstance(module, DistributedDataParallel)
-    return module.no_sync() if hold else nullcontext()
+def _no_sync(module: nn.Module, wanted: bool) -> AbstractContextManager[None]:
+    if wanted and isinstance(module, DistributedDataParallel):
+        return module.no_sync()
+    return nullcontext()
 
 
 def _check_ranks(net: nn.Module, config: TrainConfig) -> None:

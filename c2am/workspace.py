@@ -95,7 +95,10 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON. NaN and infinity are refused: they are not JSON."""
-    text = json.dumps(value, indent=2, allow_nan=False)
+    try:
+        text = json.dumps(value, indent=2, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: a value is not JSON: {error}") from error
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -1,0 +1,144 @@
+"""Recipes and command lines become a `PipelineConfig`."""
+
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from c2am.config import PipelineConfig
+
+RECIPES = Path(__file__).parent / "recipes"
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class ConfigError(ValueError):
+    """A recipe or an option is wrong; the message names it."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A parsed command line of `python -m c2am.train`."""
+
+    config: PipelineConfig
+    stages: tuple[str, ...] | None
+    """Stages to run; None is all."""
+    start: str | None
+    """First of the stages to run."""
+    force: bool
+    """Whether the stages are run again though they are done."""
+    debug: bool
+    """Whether errors show where they were raised."""
+
+
+def recipe_names() -> list[str]:
+    """The recipes that c2am brings."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_path(name: str) -> Path:
+    """File of a recipe, from its name or its path.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    known = RECIPES / f"{name}.yaml"
+    if name in recipe_names():
+        return known
+    if Path(name).is_file():
+        return Path(name)
+    raise ConfigError(f"recipe {name!r}: no such file, nor one of {', '.join(recipe_names())}")
+
+
+def build_parser(prog: str = "python -m c2am.train") -> ArgumentParser:
+    """The parser of the training command: every field of `PipelineConfig` is an option."""
+    parser = ArgumentParser(
+        prog=prog,
+        usage="%(prog)s [--recipe NAME|FILE] [--stages A,B] [--from STAGE] [--FIELD VALUE ...]",
+        description="Run the pipeline, or some of its stages. What is done already is skipped.",
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--recipe",
+        action="config",
+        help=f"a YAML file, or one of: {', '.join(recipe_names())}; options override it",
+    )
+    parser.add_argument("--stages", type=str, help="run these stages only: a,b,...")
+    parser.add_argument("--from", type=str, dest="start", help="run from this stage on")
+    parser.add_argument(
+        "--force", action="store_true", help="run the chosen stages again though they are done"
+    )
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
+    parser.add_class_arguments(PipelineConfig, nested_key=None)
+    return parser
+
+
+def parse(argv: Sequence[str], prog: str = "python -m c2am.train") -> Command:
+    """Parse a command line; `--help` and `--print_config` print and exit.
+
+    Raises:
+        ConfigError: an option or a field of the recipe is unknown, or a value is out of range.
+    """
+    parser = build_parser(prog)
+    try:
+        values = parser.parse_args(_arrange(argv))
+        options = {name: values.pop(name) for name in ("stages", "start", "force", "debug")}
+        config = _build(parser, values)
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ConfigError(_message(error)) from error
+    stages = options["stages"]
+    return Command(
+        config=config,
+        stages=None if stages is None else tuple(stages.split(",")),
+        start=options["start"],
+        force=options["force"],
+        debug=options["debug"],
+    )
+
+
+def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """Configuration of a recipe (name or file), with options as on the command line on top."""
+    return parse(["--recipe", str(recipe), *overrides]).config
+
+
+def dump_config(config: PipelineConfig) -> str:
+    """The configuration as YAML, every field set: a recipe that gives the same run."""
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False, allow_unicode=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _arrange(argv: Sequence[str]) -> list[str]:
+    """Put the recipes first, so that options override them wherever they stand."""
+    recipes: list[str] = []
+    others: list[str] = []
+    words = iter(argv)
+    for word in words:
+        option, given, value = word.partition("=")
+        if option not in ("--recipe", "--methods"):
+            others.append(word)
+            continue
+        value = value if given else next(words, "")
+        if option == "--recipe":
+            recipes.append(f"--recipe={recipe_path(value)}")
+        else:
+            others.append(f"--methods=[{value.strip('[]')}]")
+    return recipes + others
+
+
+def _build(parser: ArgumentParser, values: Namespace) -> PipelineConfig:
+    built = parser.instantiate(values)
+    built.pop("recipe", None)
+    return PipelineConfig(**vars(built))
+
+
+def _message(error: BaseException) -> str:
+    """One line of what jsonargparse says."""
+    lines = str(error).splitlines()
+    return " ".join(line.strip() for line in lines if line.strip())
