@@ -4,11 +4,6 @@ import csv
 import json
 from pathlib import Path
 
-import torch
-
-from benchmarks.runner import device_name
-from c2am.workspace import Workspace
-
 SCORES = {
     "cam": ("score", "val"),
     "pseudo_masks": ("score",),
@@ -61,9 +56,9 @@ def _rows(run: Path, path: Path) -> list[dict[str, object]]:
         "recipe": run.name,
         "stage": stage,
         "method": method[0] if method else "",
-        "seconds": round(manifest["wall_time_s"], 1),
-        "peak_memory_mb": round(manifest["peak_memory_bytes"] / 2**20),
-        "device": device_name(),
+        "seconds": round(manifest["wall_time"], 1),
+        "peak_memory_mb": round(manifest["peak_memory"] / 2**20),
+        "device": manifest["device"],
         "torch": manifest["versions"]["torch"],
         "c2am": manifest["versions"]["c2am"],
     }

@@ -1,8 +1,6 @@
 """Timing, the machine's description, and the results table that all benchmarks share."""
 
 import csv
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
+
+from c2am import __version__
+from c2am.provenance import device_name
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,9 @@ class Row:
     date: str
 
 
-def device_name() -> str:
-    """The GPU, or the processor and its core count."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    name = names[0] if names else platform.processor()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
+def best_device() -> torch.device:
+    """CUDA if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _timed(function: Callable[[], object]) -> float:
@@ -62,8 +57,6 @@ def _timed(function: Callable[[], object]) -> float:
 
 def time_case(benchmark: str, case: Case, budget_s: float = 6.0) -> Iterator[Row]:
     """Time the providers of a case in turns, so that a noisy machine is noisy for all of them."""
-    from c2am import __version__
-
     first = {name: _timed(function) for name, function in case.providers.items()}
     repeats = max(5, min(50, int(budget_s * 1e3 / max(sum(first.values()), 1e-3))))
     times: dict[str, list[float]] = {name: [] for name in case.providers}
@@ -81,7 +74,7 @@ def time_case(benchmark: str, case: Case, budget_s: float = 6.0) -> Iterator[Row
             p80_ms=round(deciles[7], 4),
             repeats=repeats,
             threads=torch.get_num_threads(),
-            device=device_name(),
+            device=device_name(best_device()),
             torch=torch.__version__,
             c2am=__version__,
             date=datetime.now(UTC).date().isoformat(),

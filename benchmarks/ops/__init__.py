@@ -30,8 +30,3 @@ def providers(
     if device.type == "cpu":
         names = [name for name in names if name != "triton"]
     return {name: functools.partial(call, backend=name) for name in names}
-
-
-def best_device() -> torch.device:
-    """CUDA if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,8 +5,8 @@ from functools import partial
 
 import torch
 
-from benchmarks.ops import best_device, providers
-from benchmarks.runner import Case
+from benchmarks.ops import providers
+from benchmarks.runner import Case, best_device
 from c2am.ops import extract_cam
 
 
