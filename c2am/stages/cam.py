@@ -1,0 +1,111 @@
+"""Stage `cam`: a method's multi-scale class maps of every image, and the score of the seeds."""
+
+import torch
+from torch import Tensor
+
+from c2am import distributed, ops
+from c2am.data.loader import InferenceBatch
+from c2am.evaluation import best_threshold, scores, sweep_curve
+from c2am.progress import progress
+from c2am.stages.class_maps import (
+    ClassMaps,
+    both_maps,
+    read_class_maps,
+    split_by_image,
+    trained_classifier,
+)
+from c2am.stages.context import StageContext
+from c2am.stages.lists import pending, union, with_mask
+from c2am.stages.loaders import inference_loader
+from c2am.stages.scoring import sweep_list, thresholds
+from c2am.workspace import write_tensors
+
+
+def run(context: StageContext) -> dict:
+    """Write `<id>.safetensors` for the train, score and val lists, and score the seeds."""
+    check_choice(context)
+    data, dataset = context.config.data, context.dataset
+    splits = (data.train_list, data.score_list, data.val_list)
+    write_class_maps(context, union(*(dataset.ids(split) for split in splits)))
+    distributed.barrier()
+    return seed_scores(context)
+
+
+def check_choice(context: StageContext) -> None:
+    """Raise `ValueError` if only the list on which the threshold is not chosen has masks."""
+    data, choice = context.config.data, context.config.evaluation.choose_on
+    lists = {"score": data.score_list, "val": data.val_list}
+    masks = {name: with_mask(context.dataset, context.dataset.ids(lists[name])) for name in lists}
+    if any(masks.values()) and not masks[choice]:
+        raise ValueError(
+            f"evaluation.choose_on = {choice!r}, but no image of the list {lists[choice]!r} has a "
+            "mask to choose the threshold with; choose on the other list"
+        )
+
+
+@torch.inference_mode()
+def write_class_maps(context: StageContext, ids: list[str]) -> None:
+    """Class maps of this rank's images that have no file yet."""
+    config = context.config
+    assert context.method is not None
+    net = trained_classifier(context, context.classifier_weights(), context.method)
+    loader = inference_loader(
+        context,
+        pending(ids, context.folder, ".safetensors"),
+        net.backbone.normalization,
+        scales=config.cam.scales,
+        flip=config.cam.flip,
+        batch_size=config.cam.batch_size,
+    )
+    for batch in progress(loader, context.name, unit="batches"):
+        strided, high_res = both_maps(context, context.method, net, batch)
+        save_batch(context, batch, strided, high_res)
+
+
+def save_batch(
+    context: StageContext, batch: InferenceBatch, strided: Tensor, high_res: Tensor
+) -> None:
+    """One file per image: `classes (K,)` int64, `strided` and `high_res` float16 in 0..1."""
+    maps = zip(
+        batch.ids,
+        batch.present,
+        split_by_image(ops.normalize_cam(strided).half().cpu(), batch.present),
+        split_by_image(ops.normalize_cam(high_res).half().cpu(), batch.present),
+        strict=True,
+    )
+    for image_id, present, coarse, fine in maps:
+        tensors = {
+            "classes": present.nonzero()[:, 0],
+            "strided": coarse,
+            "high_res": fine,
+        }
+        write_tensors(context.folder / f"{image_id}.safetensors", tensors)
+
+
+def seed_scores(context: StageContext) -> dict:
+    """Scores of the high resolution maps on the score and val lists at one threshold.
+
+    The threshold is the best of the sweep on `evaluation.choose_on`. Empty without masks.
+    """
+    data, choice = context.config.data, context.config.evaluation.choose_on
+
+    def load(image_id: str) -> ClassMaps:
+        return read_class_maps(context.folder / f"{image_id}.safetensors", "high_res")
+
+    sweeps = {
+        name: sweep_list(context, split, load, f"cam: score {split}")
+        for name, split in (("score", data.score_list), ("val", data.val_list))
+    }
+    chosen = sweeps[choice]
+    if chosen is None:
+        return {}
+    classes, points = context.dataset.classes, thresholds(context)
+    curve = sweep_curve(chosen, points, classes)
+    threshold = best_threshold(curve)
+    at = points.index(threshold)
+    metrics: dict = {
+        name: scores(sweep[at], classes).as_dict()
+        for name, sweep in sweeps.items()
+        if sweep is not None
+    }
+    return metrics | {"threshold": threshold, "chosen_on": choice, "curve": curve}

@@ -1,0 +1,129 @@
+"""Stage `irn`: class boundaries and displacements learnt from confident labels (Ahn et al. 2019).
+
+The labels of `irn_labels` are brought to the network's stride of 4 by nearest neighbour. The loss
+is that of IRN: affinity and displacement losses over all pairs of cells closer than the radius.
+"""
+
+import torch
+from torch import Tensor
+
+from c2am import distributed, ops, precision
+from c2am.checkpoints import write_weights
+from c2am.config import IrnConfig
+from c2am.data.loader import TrainBatch
+from c2am.models import Irn, build_irn, load_weights
+from c2am.ops import paths
+from c2am.progress import progress
+from c2am.stages.context import StageContext
+from c2am.stages.labels import resize_labels
+from c2am.stages.loaders import inference_loader, train_loader
+from c2am.trainer import train
+
+
+class IrnTask:
+    """Trains an `Irn` on confident labels."""
+
+    def __init__(self, net: Irn, config: IrnConfig, num_classes: int) -> None:
+        self.net = net
+        self.config = config
+        self.num_classes = num_classes
+
+    def parameter_groups(self) -> list[dict]:
+        """Boundary branch and displacement branch."""
+        return self.net.parameter_groups(self.config)
+
+    def loss(self, batch: TrainBatch, progress: float) -> dict[str, Tensor]:
+        """The five means of IRN, over the pairs of all ranks, each with its weight."""
+        assert batch.masks is not None
+        edge, displacement = self.net(batch.images)
+        label = resize_labels(batch.masks, edge.shape[-2:])
+        radius = self.config.radius
+        affinity = ops.affinity_loss(
+            edge.float().sigmoid(), label, radius=radius, num_classes=self.num_classes
+        )
+        offset = ops.displacement_loss(displacement.float(), label, radius=radius)
+        fg, bg, negative = pair_counts(label, radius)
+        return {
+            "boundary_fg": _global(affinity.fg_positive, fg) / 4,
+            "boundary_bg": _global(affinity.bg_positive, bg) / 4,
+            "boundary_negative": _global(affinity.negative, negative) / 2,
+            "displacement_fg": _global(offset.fg_positive, fg) / 2,
+            "displacement_bg": _global(offset.bg_positive, bg) / 2,
+        }
+
+    def after_step(self, batch: TrainBatch, progress: float) -> None:
+        """Nothing to do."""
+
+
+def pair_counts(label: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Number of foreground, background and negative pairs of `label (B, h, w)`, 255 = void.
+
+    Only several ranks need them, to weigh their means; a single one gets ones.
+    """
+    if distributed.world_size() == 1:
+        one = torch.ones((), device=label.device)
+        return one, one, one
+    label = torch.where(label == paths.VOID, -1, label)
+    totals = torch.zeros(3, device=label.device)
+    for path in paths.path_offsets(radius):
+        totals += torch.stack([kind.sum() for kind in paths.pair_kinds(label, path, radius)])
+    fg, bg, negative = totals.unbind()
+    return fg, bg, negative
+
+
+def _global(mean: Tensor, count: Tensor) -> Tensor:
+    return distributed.global_mean(mean * count, count)
+
+
+def run(context: StageContext) -> dict:
+    """Train, then measure the mean displacement that inference subtracts."""
+    config = context.config.irn
+    net = build_irn(config).to(context.device)
+    labels = context.own("irn_labels")
+    loader = train_loader(
+        context,
+        config,
+        net.backbone.normalization,
+        masks=lambda image_id: labels / f"{image_id}.png",
+    )
+    metrics: dict = train(
+        IrnTask(net, config, len(context.dataset.classes)),
+        loader,
+        config,
+        folder=context.folder,
+        events=context.events,
+        device=context.device,
+    )
+    # A fresh network: the trained one may be compiled for the size of the crops.
+    net = trained_irn(context)
+    net.displacement_mean.copy_(mean_displacement(context, net))
+    distributed.barrier()
+    if distributed.is_main():
+        write_weights(context.folder, net, metrics)
+    return metrics | {"displacement_mean": net.displacement_mean.tolist()}
+
+
+@torch.inference_mode()
+def mean_displacement(context: StageContext, net: Irn) -> Tensor:
+    """(2,) mean over the training list of each image's mean displacement at scale 1."""
+    ids = context.dataset.ids(context.config.data.train_list)
+    loader = inference_loader(
+        context,
+        distributed.shard(ids),
+        net.backbone.normalization,
+        batch_size=context.config.cam.batch_size,
+    )
+    net.displacement_mean.zero_()
+    total = torch.zeros(2, device=context.device)
+    for batch in progress(loader, f"{context.name}: mean displacement", unit="batches"):
+        with precision.autocast(context.device, context.config.irn.precision):
+            _, displacement = net(batch.views[0][:, 0])
+        total += displacement.float().mean((2, 3)).sum(0)
+    return distributed.all_reduce_sum(total) / len(ids)
+
+
+def trained_irn(context: StageContext) -> Irn:
+    """The network of this method's stage `irn`, frozen, in evaluation mode."""
+    net = build_irn(context.config.irn)
+    load_weights(net, context.own("irn") / "weights.safetensors")
+    return net.to(context.device).eval().requires_grad_(False)

@@ -1,0 +1,73 @@
+"""Stage `irn_labels`: confident foreground and background from the CAMs by dense CRF.
+
+The arg-max of the CAMs against a high threshold says where foreground is sure, that against a low
+one where background is sure; each is refined by a dense CRF over the image's own classes
+(Ahn et al. 2019, Section 4.1).
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from c2am import distributed, ops
+from c2am.config import IrnLabelsConfig
+from c2am.data import read_image, read_mask
+from c2am.evaluation import VOID
+from c2am.stages.class_maps import ClassMaps, read_class_maps
+from c2am.stages.context import StageContext
+from c2am.stages.crf import crf_plan, infer
+from c2am.stages.parallel import map_images
+from c2am.workspace import write_mask
+
+
+def run(context: StageContext) -> dict:
+    """Write `<id>.png` for the training list; metrics: the shares of its pixels by kind."""
+    config = context.config.irn_labels
+
+    def counts(image_id: str) -> Tensor:
+        path = context.folder / f"{image_id}.png"
+        if not path.exists():
+            image = torch.from_numpy(read_image(context.dataset.image_path(image_id)).copy())
+            cams = read_class_maps(context.own("cam") / f"{image_id}.safetensors", "high_res")
+            write_mask(path, confident_labels(image, cams, config))
+        mask = torch.from_numpy(read_mask(path))
+        kinds = (mask == 0, (mask > 0) & (mask != VOID), mask == VOID)
+        return torch.stack([kind.sum() for kind in kinds])
+
+    ids = distributed.shard(context.dataset.ids(context.config.data.train_list))
+    total = torch.zeros(3, dtype=torch.int64)
+    for part in map_images(counts, ids, context.name):
+        total += part
+    total = distributed.all_reduce_sum(total.to(context.device))
+    shares = (total / total.sum()).tolist()
+    return dict(zip(("background", "foreground", "unsure"), shares, strict=True))
+
+
+def confident_labels(image: Tensor, cams: ClassMaps, config: IrnLabelsConfig) -> np.ndarray:
+    """Labels of one image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        cams: K maps (K, H, W) in 0..1.
+        config: thresholds and CRF.
+
+    Returns:
+        (H, W) uint8: class index + 1 where the foreground is sure, 0 where both thresholds say
+        background, 255 elsewhere.
+    """
+    plan = crf_plan(image, config.crf)
+    foreground = refined(plan, cams.maps, config.fg_threshold, config)
+    background = refined(plan, cams.maps, config.bg_threshold, config)
+    values = torch.cat([torch.zeros(1, dtype=torch.int64), cams.classes + 1])
+    unsure = torch.where(background > 0, VOID, 0)
+    return torch.where(foreground > 0, values[foreground], unsure).to(torch.uint8).numpy()
+
+
+def refined(
+    plan: ops.DenseCrfPlan, cams: Tensor, threshold: float, config: IrnLabelsConfig
+) -> Tensor:
+    """(H, W) int64 arg-max in 0..K (0 is background) of [threshold, maps] after the CRF."""
+    background = torch.full((1, *cams.shape[1:]), threshold)
+    labels = torch.cat([background, cams.float()]).argmax(0)
+    unary = ops.unary_from_labels(labels, len(cams) + 1, gt_prob=config.gt_prob)
+    return infer(plan, unary, config.crf).argmax(0)

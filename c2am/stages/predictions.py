@@ -1,0 +1,145 @@
+"""Stage `predictions`: the segmenter's masks, with and without dense CRF, and VOC server files.
+
+The logits of all scales are fused by maximum, resized bilinearly to the image, turned into
+probabilities (averaged with the mirrored image's on `flip`) and taken the arg-max of. The CRF gets
+the probabilities as unaries; it runs in threads while the network goes on.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from c2am import distributed, ops, precision
+from c2am.config import CrfConfig
+from c2am.data.loader import InferenceBatch
+from c2am.models import DeepLab
+from c2am.progress import progress
+from c2am.stages.context import StageContext
+from c2am.stages.crf import crf_plan, infer
+from c2am.stages.loaders import inference_loader
+from c2am.stages.parallel import Workers
+from c2am.stages.scoring import score_masks
+from c2am.stages.segmenter import trained_segmenter
+from c2am.workspace import atomic, write_mask
+
+SERVER_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
+_DEEPLAB_MEAN = (122.675, 116.669, 104.008)
+"""RGB mean of the Caffe networks of DeepLab, which the release subtracts."""
+
+
+def run(context: StageContext) -> dict:
+    """Predict the val list, score it, and predict the test list if there is one.
+
+    Masks go to `<split>/<id>.png` and `<split>_crf/<id>.png`. Those of the test list, refined if
+    there is a CRF, are copied to `results/VOC2012/Segmentation/comp6_test_cls` for the server.
+    """
+    data = context.config.data
+    for split in filter(None, (data.val_list, data.test_list)):
+        predict_list(context, split)
+    distributed.barrier()
+    if data.test_list is not None:
+        copy_to_server_folder(context, data.test_list)
+    variants = {"val": data.val_list}
+    if context.config.predictions.crf is not None:
+        variants["val_crf"] = f"{data.val_list}_crf"
+    scored = {name: _score(context, folder) for name, folder in variants.items()}
+    return {name: score for name, score in scored.items() if score is not None}
+
+
+@torch.inference_mode()
+def predict_list(context: StageContext, split: str) -> None:
+    """Masks of this rank's images of a list that are not there yet."""
+    config = context.config
+    net = trained_segmenter(context)
+    ids = distributed.shard(context.dataset.ids(split))
+    last = f"{split}_crf" if config.predictions.crf is not None else split
+    loader = inference_loader(
+        context,
+        [image_id for image_id in ids if not _mask_path(context, last, image_id).exists()],
+        net.backbone.normalization,
+        flip=config.predictions.flip,
+        batch_size=config.predictions.batch_size,
+    )
+    with Workers() as workers:
+        for batch in progress(loader, f"{context.name}: {split}", unit="batches"):
+            for image_id, image, probability in zip(
+                batch.ids, batch.images, probabilities(context, net, batch), strict=True
+            ):
+                workers.submit(write_masks, context, split, image_id, image, probability)
+
+
+def probabilities(context: StageContext, net: DeepLab, batch: InferenceBatch) -> Tensor:
+    """(B, Z + 1, H, W) float32 class probabilities at the size of the images."""
+    views = batch.views[0]
+    with precision.autocast(context.device, context.config.segmenter.precision):
+        logits = net.fused(views.flatten(0, 1), context.config.segmenter.scales)
+    logits = F.interpolate(logits.float(), batch.size, mode="bilinear", align_corners=False)
+    result = logits.softmax(1).unflatten(0, views.shape[:2])
+    if views.shape[1] == 1:
+        return result[:, 0]
+    return (result[:, 0] + result[:, 1].flip(-1)) / 2
+
+
+def write_masks(
+    context: StageContext, split: str, image_id: str, image: Tensor, probability: Tensor
+) -> None:
+    """The plain mask of an image, then the refined one: its presence says that both are there.
+
+    Args:
+        context: of the stage.
+        split: name of the list.
+        image_id: name of the image.
+        image: (H, W, 3) uint8.
+        probability: (Z + 1, H, W) float32.
+    """
+    config = context.config.predictions
+    _write(_mask_path(context, split, image_id), probability.argmax(0))
+    if config.crf is None:
+        return
+    guide = image if config.crf_image == "true" else mean_subtracted(image)
+    refined = refine(guide, probability, config.crf)
+    _write(_mask_path(context, f"{split}_crf", image_id), refined)
+
+
+def refine(image: Tensor, probability: Tensor, config: CrfConfig) -> Tensor:
+    """(H, W) arg-max of the CRF's marginals, for `image (H,W,3)` and `probability (N,H,W)`."""
+    unary = ops.unary_from_softmax(probability)
+    return infer(crf_plan(image, config), unary, config).argmax(0)
+
+
+def mean_subtracted(image: Tensor) -> Tensor:
+    """`image (H, W, 3)` uint8 minus DeepLab's mean, cast to bytes that wrap around.
+
+    The release hands this to the CRF by mistake: 100 becomes 100 - 122.675 = -22 = 234.
+    """
+    difference = image.float() - image.new_tensor(_DEEPLAB_MEAN, dtype=torch.float32)
+    return difference.to(torch.int32).to(torch.uint8)
+
+
+def copy_to_server_folder(context: StageContext, split: str) -> None:
+    """Copy this rank's test masks to the folder that the VOC server wants, as a tar or zip."""
+    source = f"{split}_crf" if context.config.predictions.crf is not None else split
+    for image_id in distributed.shard(context.dataset.ids(split)):
+        target = context.folder / SERVER_FOLDER / f"{image_id}.png"
+        with atomic(target) as temporary:
+            shutil.copyfile(_mask_path(context, source, image_id), temporary)
+
+
+def _score(context: StageContext, folder: str) -> dict | None:
+    return score_masks(
+        context,
+        context.config.data.val_list,
+        lambda image_id: _mask_path(context, folder, image_id),
+        f"{context.name}: score {folder}",
+    )
+
+
+def _mask_path(context: StageContext, folder: str, image_id: str) -> Path:
+    return context.folder / folder / f"{image_id}.png"
+
+
+def _write(path: Path, mask: Tensor) -> None:
+    write_mask(path, mask.to(torch.uint8).cpu().numpy())

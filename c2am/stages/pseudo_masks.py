@@ -1,0 +1,144 @@
+"""Stage `pseudo_masks`: CAMs spread by a random walk up to the class boundaries.
+
+The strided CAMs walk on the boundaries of the IRN (image and mirror, scale 1), are resized x4 and
+divided by the largest value of the image's classes; a pixel is background where no class is above
+the threshold (Ahn et al. 2019, Section 5). The walked maps are kept, so the sweep of the
+threshold and the masks come from one walk.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from c2am import distributed, ops, precision
+from c2am.evaluation import best_threshold, mask_at_threshold, sweep_curve
+from c2am.models import boundaries
+from c2am.progress import progress
+from c2am.stages.class_maps import STRIDE, ClassMaps, read_class_maps, resize
+from c2am.stages.context import StageContext
+from c2am.stages.irn import trained_irn
+from c2am.stages.lists import pending, union, with_mask
+from c2am.stages.loaders import inference_loader
+from c2am.stages.parallel import map_images
+from c2am.stages.scoring import score_masks, sweep_list, thresholds
+from c2am.workspace import write_mask, write_tensors
+
+_TINY = 1e-5
+
+
+def run(context: StageContext) -> dict:
+    """Write `<id>.safetensors` (walked maps) and `<id>.png` for the train and score lists."""
+    data, dataset = context.config.data, context.dataset
+    check_threshold(context)
+    ids = union(dataset.ids(data.train_list), dataset.ids(data.score_list))
+    write_walked_maps(context, ids)
+    distributed.barrier()
+    curve = sweep(context)
+    threshold = context.config.pseudo_masks.threshold
+    if threshold == "best":
+        threshold = best_threshold(curve)
+    write_masks(context, ids, threshold)
+    distributed.barrier()
+    metrics: dict = {"threshold": threshold, "curve": curve}
+    score = score_masks(context, data.score_list, mask_path(context), f"{context.name}: score")
+    return metrics if score is None else {"score": score} | metrics
+
+
+def check_threshold(context: StageContext) -> None:
+    """Raise `ValueError` if the threshold is to be found and the score list has no masks."""
+    split = context.config.data.score_list
+    best = context.config.pseudo_masks.threshold == "best"
+    if best and not with_mask(context.dataset, context.dataset.ids(split)):
+        raise ValueError(
+            f"pseudo_masks.threshold = 'best', but no image of the list {split!r} has a mask; "
+            "give a number"
+        )
+
+
+@torch.inference_mode()
+def write_walked_maps(context: StageContext, ids: list[str]) -> None:
+    """Random walk for this rank's images that have no file yet."""
+    config = context.config
+    net = trained_irn(context)
+    loader = inference_loader(
+        context,
+        pending(ids, context.folder, ".safetensors"),
+        net.backbone.normalization,
+        flip=True,
+        batch_size=config.cam.batch_size,
+    )
+    for batch in progress(loader, context.name, unit="batches"):
+        with precision.autocast(context.device, config.irn.precision):
+            edges = boundaries(net, batch.views[0])
+        for image_id, edge in zip(batch.ids, edges, strict=True):
+            walk_image(context, image_id, edge)
+
+
+def walk_image(context: StageContext, image_id: str, edge: Tensor) -> None:
+    """Walk one image's CAMs on its boundaries `edge (h, w)`.
+
+    Writes `classes (K,)` and `maps (K, h, w)` float16, divided by their joint maximum.
+    """
+    config = context.config.pseudo_masks
+    cams = read_class_maps(context.own("cam") / f"{image_id}.safetensors", "strided")
+    walked = ops.random_walk(
+        cams.maps.to(context.device, torch.float32),
+        edge,
+        radius=config.radius,
+        beta=config.beta,
+        steps=config.steps,
+    )
+    tensors = {"classes": cams.classes, "maps": joint_normalize(walked).half()}
+    write_tensors(context.folder / f"{image_id}.safetensors", tensors)
+
+
+def joint_normalize(maps: Tensor) -> Tensor:
+    """`maps (K, h, w)` divided by the largest value of all of them; all-zero maps stay zero."""
+    return maps / maps.amax().clamp_min(_TINY) if maps.numel() else maps
+
+
+def full_size(walked: ClassMaps, size: tuple[int, int]) -> ClassMaps:
+    """Walked maps resized x4, cropped to the image of `size` (H, W), divided by their maximum."""
+    height, width = (STRIDE * side for side in walked.maps.shape[1:])
+    maps = resize(walked.maps.float(), (height, width))[:, : size[0], : size[1]]
+    return ClassMaps(walked.classes, joint_normalize(maps))
+
+
+def read_full_size(context: StageContext, image_id: str) -> ClassMaps:
+    """The walked maps of an image at its full size."""
+    walked = read_class_maps(context.folder / f"{image_id}.safetensors", "maps")
+    return full_size(walked, context.dataset.size(image_id))
+
+
+def sweep(context: StageContext) -> list[list[float]]:
+    """`[[threshold, mIoU], ...]` on the score list; empty if it has no masks."""
+    split = context.config.data.score_list
+    confusions = sweep_list(
+        context, split, lambda image_id: read_full_size(context, image_id), f"{context.name}: sweep"
+    )
+    if confusions is None:
+        return []
+    return sweep_curve(confusions, thresholds(context), context.dataset.classes)
+
+
+def write_masks(context: StageContext, ids: list[str], threshold: float) -> None:
+    """Masks of this rank's images that have none yet."""
+
+    def write(image_id: str) -> None:
+        image = read_full_size(context, image_id)
+        mask = mask_at_threshold(image.maps, image.classes, threshold)
+        write_mask(mask_path(context)(image_id), mask.numpy())
+
+    todo = pending(ids, context.folder, ".png")
+    for _ in map_images(write, todo, f"{context.name}: masks"):
+        pass
+
+
+def mask_path(context: StageContext):
+    """Where the mask of an image goes."""
+
+    def path(image_id: str) -> Path:
+        return context.folder / f"{image_id}.png"
+
+    return path
