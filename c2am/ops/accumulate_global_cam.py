@@ -14,7 +14,8 @@ from torch import Tensor
 from c2am.ops import checks, dispatch
 
 OP = "accumulate_global_cam"
-QUANTUM = 2.0**-30
+ROUNDING = {torch.float64: 1.5 * 2.0**22, torch.float32: 0.0}
+"""Adding and taking this away rounds a float64 in 0..1 to a multiple of 2^-30, ties to even."""
 
 
 def accumulate_global_cam(
@@ -34,7 +35,7 @@ def accumulate_global_cam(
 
     Raises:
         TypeError, ValueError: a wrong argument, by name; `class_index` out of range; `cam`
-            negative or not finite (CPU only).
+            not in 0..1 (CPU only).
     """
     checks.tensor(OP, "total", total, ("Z", "S", "S"), checks.FLOATS)
     classes, *sides = total.shape
@@ -45,15 +46,10 @@ def accumulate_global_cam(
     torch.ops.c2am.accumulate_global_cam(total, count, cam, class_index, backend)
 
 
-def _quantised(cam: Tensor, dtype: torch.dtype) -> Tensor:
-    if dtype != torch.float64:
-        return cam.to(dtype)
-    return (cam.double() / QUANTUM).round_().mul_(QUANTUM)
-
-
 def _reference(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
     seen = cam.flatten(1).any(1)
-    maps = _quantised(cam, total.dtype)
+    shift = ROUNDING[total.dtype]
+    maps = (cam.to(total.dtype) + shift) - shift
     for k, z in enumerate(class_index.tolist()):
         # Times `seen`, not `if`: reading it would wait for the device at every map.
         total[z] += maps[k] * seen[k]
@@ -63,12 +59,20 @@ def _reference(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -
 def _triton(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
     from c2am.kernels import accumulate_global_cam as kernels
 
+    seen = cam.flatten(1).any(1)
+    index = torch.where(seen, class_index, -1)
+    sums, numbers = total.contiguous(), count.contiguous()
+    shift = ROUNDING[total.dtype]
     dispatch.launches[OP, "triton"] += 1
-    kernels.accumulate_global_cam(total, count, cam, class_index, 1 / QUANTUM)
+    kernels.accumulate_global_cam(sums, numbers, cam.contiguous(), index, shift)
+    if sums is not total:
+        total.copy_(sums)
+    if numbers is not count:
+        count.copy_(numbers)
 
 
 def _kernel(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, backend: str) -> None:
-    checks.within(OP, "cam", cam, 0, float("inf"))
+    checks.within(OP, "cam", cam, 0, 1)
     compute = dispatch.resolve(OP, backend, cam.device)[1]
     if cam.numel() == 0:
         return

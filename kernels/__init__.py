@@ -1,0 +1,1 @@
+"""Triton kernels, one file per op; `c2am.ops` checks the arguments and calls them."""
