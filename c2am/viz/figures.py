@@ -3,6 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 Points = Sequence[Sequence[float]]
 
 COLOURS = ("#3b82c4", "#d9722e", "#2f9e78", "#b565c2", "#c9a227", "#d0506b", "#5a6fd6", "#7a8a99")
+_GREY = "#9aa6b2"
 _INK = "#010203"  # stands for the page's text colour until `to_svg`
-_RULES = {
+_RULES: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "c2am",
     "font.family": "sans-serif",
@@ -60,37 +62,27 @@ def gradient_curves(scales: Mapping[str, float], *, limit: float = 150.0) -> Fig
     plain BCE (M = 1) is dashed. Logits run from -`limit` to `limit`.
     """
     logit = np.linspace(-limit, limit, 601)
+    classes = len(scales)
     ordered = sorted(scales.items(), key=lambda item: item[1])
     named = {ordered[0][0]: COLOURS[1], ordered[-1][0]: COLOURS[0]}
     figure, axes = _figure(2, 1)
     panels = (
-        ("present classes (Eq. 7)", positive_gradient),
-        ("absent classes (Eq. 8)", negative_gradient),
+        ("present classes (Eq. 7)", positive_gradient, -1),
+        ("absent classes (Eq. 8)", negative_gradient, 1),
     )
-    for axis, (title, gradient) in zip(axes, panels, strict=True):
-        axis.plot(
-            logit,
-            gradient(logit, 1.0, len(scales)),
-            "--",
-            color="#888888",
-            lw=1.2,
-            label="plain BCE, M = 1",
-        )
+    for axis, (title, gradient, sign) in zip(axes, panels, strict=True):
+        bce = f"plain BCE, M = 1 (up to {sign / classes:.3g})"
+        axis.plot(logit, gradient(logit, 1.0, classes), "--", color="#888888", lw=1.2, label=bce)
         for name, scale in ordered:
-            if name not in named:
-                axis.plot(
-                    logit, gradient(logit, scale, len(scales)), color="#7a8a99", lw=0.6, alpha=0.6
-                )
-        for name, colour in named.items():
-            axis.plot(
-                logit,
-                gradient(logit, scales[name], len(scales)),
-                color=colour,
-                lw=1.8,
-                label=f"{_plain(name)}, M = {scales[name]:.4f}",
-            )
+            colour, width = (named[name], 1.8) if name in named else (_GREY, 0.6)
+            label = f"{_plain(name)}, M = {scale:.4f}" if name in named else None
+            values = gradient(logit, scale, classes)
+            axis.plot(logit, values, color=colour, lw=width, label=label)
         axis.set(title=title, xlabel="logit s", ylabel="gradient of the loss by s")
-        axis.legend(loc="best", fontsize=8)
+        # The lines of the classes fill the panel; plain BCE leaves it.
+        top = 1.4 * sign * ordered[-1][1] / classes
+        axis.set_ylim(*sorted((-0.1 * top, top)))
+        axis.legend(loc="center right" if sign < 0 else "center left", fontsize=8)
     return figure
 
 
@@ -115,18 +107,22 @@ def threshold_curves(curves: Mapping[str, Points], chosen: Mapping[str, float | 
 
 
 @rc_context(_RULES)
-def training_curves(records: Mapping[str, Mapping[str, Points]]) -> Figure:
+def training_curves(
+    records: Mapping[str, Mapping[str, Points]], methods: Sequence[str] = ()
+) -> Figure:
     """Loss over optimiser steps: one panel per trained stage, one line per method.
 
-    `records`: stage -> method (empty where all share the stage) -> pairs of step and loss. The
-    strong line is the running mean.
+    `records`: stage -> method (empty where all share the stage) -> pairs of step and loss;
+    `methods`: all of the run, each keeps its colour in all panels. The strong line is the
+    running mean.
     """
     columns = min(2, len(records))
     figure, axes = _figure(columns, -(-len(records) // columns))
+    colours = {name: COLOURS[index % len(COLOURS)] for index, name in enumerate(methods)}
     for axis, (stage, lines) in zip(axes, records.items(), strict=False):
-        for index, (method, points) in enumerate(lines.items()):
+        for method, points in lines.items():
             steps, losses = np.asarray(points, dtype=np.float64).T
-            colour = COLOURS[index % len(COLOURS)]
+            colour = colours.get(method, _GREY)
             axis.plot(steps, losses, color=colour, lw=0.6, alpha=0.35)
             axis.plot(steps, running_mean(losses), color=colour, lw=1.8, label=_plain(method))
         axis.set(title=_plain(stage), xlabel="step", ylabel="loss")
@@ -137,8 +133,9 @@ def training_curves(records: Mapping[str, Mapping[str, Points]]) -> Figure:
     return figure
 
 
-def running_mean(values: NDArray, smoothing: float = 0.9) -> NDArray:
-    """Exponential running mean of `values (n,)`, corrected for its start."""
+def running_mean(values: NDArray) -> NDArray:
+    """Exponential running mean of `values (n,)`, corrected for its start; spans about n / 25."""
+    smoothing = max(0.0, 1 - 25 / len(values))
     out = np.empty(len(values))
     total = weight = 0.0
     for index, value in enumerate(values):

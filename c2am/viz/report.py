@@ -13,6 +13,7 @@ from c2am.viz.paper import TABLE_1, PaperRow, method_title, paper_row
 from c2am.viz.picture import Picture, embed, embed_figure
 from c2am.viz.summary import SCORES, MethodSummary, ScoreKind, StageRow, class_names
 
+_DASH = "\N{EN DASH}"
 _SCORES_OF_PAPER = ("seed", "pseudo_mask", "val", "test")
 
 
@@ -55,7 +56,7 @@ class Report:
     methods: list[MethodRow]
     other_rows: list[PaperRow]
     class_rows: list[tuple[str, list[list[Cell]]]]
-    errors: list[tuple[str, str, float, float]]
+    errors: list[tuple[str, list[tuple[float, float] | None]]]
     seed_curves: Picture | None
     mask_curves: Picture | None
     global_cams: list[GlobalCam]
@@ -118,15 +119,19 @@ def class_rows(
     return rows
 
 
-def error_rows(methods: Sequence[MethodSummary]) -> list[tuple[str, str, float, float]]:
-    """Method, kind of score, and the over- and under-activation of it, in %."""
+def error_rows(
+    methods: Sequence[MethodSummary], kinds: Sequence[ScoreKind]
+) -> list[tuple[str, list[tuple[float, float] | None]]]:
+    """Per method, for each kind of score, its over- and under-activation in %."""
     rows = []
     for method in methods:
-        for kind in SCORES:
-            score = method.scores.get(kind.key, {})
-            false = score.get("false_positive"), score.get("false_negative")
-            if false[0] is not None and false[1] is not None:
-                rows.append((method_title(method.name), kind.title, 100 * false[0], 100 * false[1]))
+        rates: list[tuple[float, float] | None] = []
+        for kind in kinds:
+            score = method.scores.get(kind.key)
+            rates.append(
+                (100 * score["false_positive"], 100 * score["false_negative"]) if score else None
+            )
+        rows.append((method_title(method.name), rates))
     return rows
 
 
@@ -166,7 +171,9 @@ def curve_pictures(methods: Sequence[MethodSummary]) -> tuple[Picture | None, Pi
     return _curves(seeds, seed_chosen, "seeds"), _curves(masks, mask_chosen, "pseudo masks")
 
 
-def training_picture(records: Mapping[str, Mapping[str, figures.Points]]) -> Picture | None:
+def training_picture(
+    records: Mapping[str, Mapping[str, figures.Points]], methods: Sequence[str]
+) -> Picture | None:
     """Loss curves of the trained networks by stage and method; None without any."""
     if not records:
         return None
@@ -175,7 +182,8 @@ def training_picture(records: Mapping[str, Mapping[str, figures.Points]]) -> Pic
         for stage, lines in records.items()
         for method, points in lines.items()
     ]
-    return embed_figure(figures.training_curves(records), f"Training loss: {'; '.join(ends)}.")
+    figure = figures.training_curves(records, methods)
+    return embed_figure(figure, f"Training loss: {'; '.join(ends)}.")
 
 
 def scored_kinds(methods: Sequence[MethodSummary]) -> list[ScoreKind]:
@@ -223,16 +231,16 @@ def _best(values: Iterable[float | None]) -> float | None:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+    return _DASH if value is None else f"{value:.1f}"
 
 
 def _gain(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−")  # a minus sign as wide as the plus
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")  # a minus sign as wide as the plus
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return _DASH
     if seconds < 60:
         return f"{seconds:.1f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -241,5 +249,5 @@ def _duration(seconds: float | None) -> str:
 
 def _memory(size: float | None) -> str:
     if size is None:
-        return "–"
+        return _DASH
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"
