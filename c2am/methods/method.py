@@ -85,7 +85,9 @@ class Method:
         """
         features = net(views.flatten(0, 1)).features.unflatten(0, views.shape[:2])
         size = (features.shape[-2], features.shape[-1])
-        return ops.extract_cam(features, net.weight, present, size, flip=views.shape[1] == 2)
+        # The maps are float32 even where autocast made the features bfloat16.
+        with torch.autocast(features.device.type, enabled=False):
+            return ops.extract_cam(features, net.weight, present, size, flip=views.shape[1] == 2)
 
     def outputs(self, net: Classifier, batch: TrainBatch) -> ClassifierOutput:
         """The classifier's outputs for a batch; keeps their statistics for the log."""

@@ -1,5 +1,5 @@
 import copy
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,6 +13,12 @@ CLASSES = 5
 TRAINED = ["c2am", "constant", "continued"]
 
 
+@dataclass
+class Batch:
+    images: torch.Tensor
+    labels: torch.Tensor
+
+
 @pytest.fixture
 def net():
     torch.manual_seed(0)
@@ -24,7 +30,7 @@ def batch():
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(3, 3, 64, 64, generator=generator)
     labels = (torch.rand(3, CLASSES, generator=generator) > 0.5).float()
-    return SimpleNamespace(images=images, labels=labels)
+    return Batch(images, labels)
 
 
 def prepared(name, net, global_cam=None, **options):
@@ -142,3 +148,21 @@ def test_class_maps(net, name, flip):
     torch.testing.assert_close(maps, merged[present])
     assert maps.shape == (3, 5, 5)
     assert not maps.requires_grad
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_losses_and_maps_are_float32_under_autocast(net, batch, name):
+    method = prepared(name, net)
+    present = torch.ones(3, CLASSES, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(batch.images).features.dtype == torch.bfloat16
+        loss = method.loss(net, batch, 0.0)["classification"]
+        maps = method.class_maps(net, batch.images[:, None], present, ["a", "b", "c"])
+    assert loss.dtype == maps.dtype == torch.float32
+
+
+def test_losses_compile_without_a_graph_break(net, batch):
+    method = prepared("c2am", net)
+    compiled = torch.compile(method.loss, backend="eager", fullgraph=True)
+    loss = compiled(net, batch, 0.5)["classification"]
+    torch.testing.assert_close(loss, method.loss(net, batch, 0.5)["classification"])

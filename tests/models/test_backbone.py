@@ -93,7 +93,7 @@ def test_lite0_equals_its_package_below_the_cap():
 
 # With random weights and frozen batch norms the gradients of lite0 vanish.
 @pytest.mark.parametrize(
-    "name, weights", [("resnet18", "none"), ("efficientnet_lite0", "imagenet")]
+    ("name", "weights"), [("resnet18", "none"), ("efficientnet_lite0", "imagenet")]
 )
 def test_frozen_parts_do_not_change(name, weights):
     net = build(name, weights)
