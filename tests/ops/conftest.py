@@ -20,10 +20,10 @@ def nan_in_fresh_memory() -> Iterator[None]:
 
 
 @pytest.fixture
-def launched() -> Iterator[Callable[[str, str], int]]:
+def launched() -> Callable[[str, str], int]:
     """Launches of (op, backend) since the test began."""
     before = ops.launches.copy()
-    yield lambda op, backend: ops.launches[op, backend] - before[op, backend]
+    return lambda op, backend: ops.launches[op, backend] - before[op, backend]
 
 
 @pytest.fixture

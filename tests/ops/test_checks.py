@@ -54,7 +54,7 @@ def test_within() -> None:
     checks.within("op", "edge", torch.tensor([0.0, 1.0]), 0, 1)
     checks.within("op", "edge", torch.zeros(0), 0, 1)
     for bad in (-0.5, 1.5):
-        with pytest.raises(ValueError, match="op: edge has values from .* expected 0 to 1"):
+        with pytest.raises(ValueError, match=r"op: edge has values from .* expected 0 to 1"):
             checks.within("op", "edge", torch.tensor([0.5, bad]), 0, 1)
     with pytest.raises(ValueError, match="op: edge has NaN"):
         checks.within("op", "edge", torch.tensor([0.5, float("nan")]), 0, 1)
@@ -63,7 +63,7 @@ def test_within() -> None:
 @pytest.mark.parametrize("bad", [1, 0, -1, float("nan"), float("inf")])
 def test_above(bad: float) -> None:
     checks.above("op", 1, radius=1.5)
-    with pytest.raises(ValueError, match="op: radius is .*, expected a number above 1"):
+    with pytest.raises(ValueError, match=r"op: radius is .*, expected a number above 1"):
         checks.above("op", 1, radius=bad)
 
 

@@ -1,0 +1,151 @@
+"""accumulate_global_cam against exact sums of rationals."""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+BACKENDS = ["reference", "triton"]
+
+
+def state(classes: int, side: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return torch.zeros(classes, side, side, dtype=dtype), torch.zeros(classes, dtype=torch.int64)
+
+
+def maps(count: int, side: int, classes: int) -> tuple[Tensor, Tensor]:
+    cam = torch.rand(count, side, side)
+    cam[2:3] = 0
+    return cam, torch.randint(0, classes, (count,))
+
+
+def expected(cam: Tensor, class_index: Tensor, classes: int) -> tuple[list[list[Fraction]], Tensor]:
+    """Exact sums, pixel by pixel, of the values rounded to multiples of 2^-30, ties to even."""
+    total = [[Fraction(0)] * cam[0].numel() for _ in range(classes)]
+    count = torch.zeros(classes, dtype=torch.int64)
+    for values, z in zip(cam.flatten(1).tolist(), class_index.tolist(), strict=True):
+        count[z] += any(values)
+        for i, value in enumerate(values):
+            total[z][i] += Fraction(round(Fraction(value) * 2**30), 2**30)
+    return total, count
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("side", [1, 7, 35])
+def test_float64_total_is_exact(
+    backend: str, side: int, triton_device: torch.device, launched: Callable[[str, str], int]
+) -> None:
+    total, count = (t.to(triton_device) for t in state(4, side, torch.float64))
+    cam, class_index = maps(9, side, 4)
+    arguments = (cam.to(triton_device), class_index.to(triton_device))
+    ops.accumulate_global_cam(total, count, *arguments, backend=backend)
+    sums, numbers = expected(cam, class_index, 4)
+    assert [[Fraction(v) for v in row] for row in total.cpu().flatten(1).tolist()] == sums
+    assert count.cpu().equal(numbers)
+    assert launched("accumulate_global_cam", "triton") == (backend == "triton")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+def test_float32_total(backend: str, dtype: torch.dtype, triton_device: torch.device) -> None:
+    total, count = (t.to(triton_device) for t in state(3, 40, torch.float32))
+    cam, class_index = maps(8, 40, 3)
+    cam = cam.to(dtype)
+    arguments = (cam.to(triton_device), class_index.to(triton_device))
+    ops.accumulate_global_cam(total, count, *arguments, backend=backend)
+    exact = torch.zeros(3, 40, 40, dtype=torch.float64).index_add_(0, class_index, cam.double())
+    assert_close(total.cpu(), exact.float())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_float64_total_is_the_same_in_any_order(backend: str, triton_device: torch.device) -> None:
+    cam, class_index = (t.to(triton_device) for t in maps(12, 16, 3))
+    results = []
+    for order in (torch.arange(12), torch.randperm(12), torch.randperm(12)):
+        total, count = (t.to(triton_device) for t in state(3, 16, torch.float64))
+        for part in order.split(5):
+            chosen = part.to(triton_device)
+            ops.accumulate_global_cam(
+                total, count, cam[chosen], class_index[chosen], backend=backend
+            )
+        results.append((total, count))
+    for total, count in results[1:]:
+        assert total.equal(results[0][0])
+        assert count.equal(results[0][1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strided_arguments(backend: str, triton_device: torch.device) -> None:
+    cam, class_index = (t.to(triton_device) for t in maps(5, 6, 3))
+    total, count = (t.to(triton_device) for t in state(3, 6, torch.float64))
+    ops.accumulate_global_cam(total, count, cam, class_index, backend=backend)
+    strided_total = torch.zeros(6, 6, 3, dtype=torch.float64, device=triton_device).permute(2, 0, 1)
+    strided_count = torch.zeros(6, dtype=torch.int64, device=triton_device)[::2]
+    ops.accumulate_global_cam(
+        strided_total,
+        strided_count,
+        cam.mT.contiguous().mT,
+        class_index.to(torch.uint8).repeat_interleave(2)[::2],
+        backend=backend,
+    )
+    assert strided_total.equal(total)
+    assert strided_count.equal(count)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_maps(backend: str, triton_device: torch.device) -> None:
+    total, count = (t.to(triton_device) for t in state(3, 6, torch.float64))
+    cam = torch.zeros(0, 6, 6, device=triton_device)
+    index = torch.zeros(0, dtype=torch.int64, device=triton_device)
+    ops.accumulate_global_cam(total, count, cam, index, backend=backend)
+    assert not total.any()
+    assert not count.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("total", {"total": torch.zeros(3, 6, 5)}),
+        ("total", {"total": torch.zeros(3, 6, 6, dtype=torch.float16)}),
+        ("count", {"count": torch.zeros(2, dtype=torch.int64)}),
+        ("count", {"count": torch.zeros(3)}),
+        ("cam", {"cam": torch.zeros(2, 5, 6)}),
+        ("cam", {"cam": torch.full((2, 6, 6), 1.5)}),
+        ("cam", {"cam": torch.full((2, 6, 6), float("nan"))}),
+        ("class_index", {"class_index": torch.zeros(3, dtype=torch.int64)}),
+        ("class_index", {"class_index": torch.zeros(2)}),
+        ("class_index", {"class_index": torch.tensor([0, 3])}),
+        ("class_index", {"class_index": torch.tensor([-1, 0])}),
+    ],
+)
+def test_bad_arguments_are_named(name: str, change: dict[str, Tensor]) -> None:
+    total, count = state(3, 6, torch.float64)
+    cam, class_index = torch.rand(2, 6, 6), torch.tensor([0, 2])
+    arguments = {"total": total, "count": count, "cam": cam, "class_index": class_index}
+    with pytest.raises((ValueError, TypeError), match=f"accumulate_global_cam: {name} "):
+        ops.accumulate_global_cam(**(arguments | change))
+    assert not total.any()
+    assert not count.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_opcheck(backend: str, triton_device: torch.device) -> None:
+    arguments = [*state(3, 6, torch.float64), *maps(4, 6, 3)]
+    on_device = [a.to(triton_device) for a in arguments]
+    torch.library.opcheck(torch.ops.c2am.accumulate_global_cam, (*on_device, backend))
+
+
+def test_compiles_to_one_graph() -> None:
+    compiled = torch.compile(ops.accumulate_global_cam, fullgraph=True, backend="aot_eager")
+    total, count = state(3, 6, torch.float64)
+    again = (total.clone(), count.clone())
+    cam, class_index = maps(4, 6, 3)
+    compiled(total, count, cam, class_index)
+    ops.accumulate_global_cam(*again, cam, class_index)
+    assert total.equal(again[0])
+    assert count.equal(again[1])

@@ -1,0 +1,159 @@
+"""extract_cam against loops over images, classes and output pixels in float64."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+SIZES = [(1, 1), (7, 3), (63, 100)]
+
+
+def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resize with pixel centres at the halves, clamped at the border."""
+
+    def coordinates(size: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        x = np.clip((np.arange(out) + 0.5) * size / out - 0.5, 0, size - 1)
+        low = np.floor(x).astype(int)
+        return low, np.minimum(low + 1, size - 1), x - low
+
+    y0, y1, v = coordinates(image.shape[0], height)
+    x0, x1, u = coordinates(image.shape[1], width)
+    rows = image[y0] * (1 - v)[:, None] + image[y1] * v[:, None]
+    return rows[:, x0] * (1 - u) + rows[:, x1] * u
+
+
+def expected(features: Tensor, weight: Tensor, present: Tensor, size: tuple[int, int]) -> Tensor:
+    """The definition, pair by pair."""
+    maps = []
+    for b, z in np.argwhere(present.numpy()):
+        total = np.zeros(features.shape[-2:])
+        for v, view in enumerate(features[b].double().numpy()):
+            product = np.maximum(np.tensordot(weight[z].double().numpy(), view, 1), 0)
+            total += product[:, ::-1] if v == 1 else product
+        maps.append(bilinear(total, *size))
+    return torch.tensor(np.array(maps)).reshape(-1, *size)
+
+
+def inputs(dtype: torch.dtype, views: int = 2) -> tuple[Tensor, Tensor, Tensor]:
+    features = torch.randn(3, views, 5, 4, 3).to(dtype)
+    weight = torch.randn(6, 5).to(dtype)
+    present = torch.tensor([[1, 0, 0, 1, 0, 1], [0] * 6, [0, 1, 0, 0, 0, 0]], dtype=torch.bool)
+    return features, weight, present
+
+
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("views", [1, 2])
+def test_matches_the_definition(dtype: torch.dtype, size: tuple[int, int], views: int) -> None:
+    features, weight, present = inputs(dtype, views)
+    cam = ops.extract_cam(features, weight, present, size, flip=views == 2)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert_close(cam, expected(features, weight, present, size).to(wide))
+
+
+def test_half_features_are_summed_in_float32() -> None:
+    features = torch.full((1, 1, 16, 2, 2), 200, dtype=torch.float16)
+    weight = torch.full((1, 16), 200, dtype=torch.float16)
+    cam = ops.extract_cam(features, weight, torch.tensor([[True]]), (2, 2), flip=False)
+    assert_close(cam, torch.full((1, 2, 2), 640000.0))  # float16 ends at 65504
+
+
+def test_out_is_added_to() -> None:
+    features, weight, present = inputs(torch.float32)
+    out = torch.rand(4, 7, 9)
+    before = out.clone()
+    result = ops.extract_cam(features, weight, present, (7, 9), out=out)
+    assert result is out
+    assert_close(out, before + ops.extract_cam(features, weight, present, (7, 9)))
+
+
+def test_out_may_be_strided() -> None:
+    features, weight, present = inputs(torch.float32)
+    out = torch.zeros(7, 9, 4).permute(2, 0, 1)
+    ops.extract_cam(features, weight, present, (7, 9), out=out)
+    assert_close(out, ops.extract_cam(features, weight, present, (7, 9)))
+
+
+def test_no_pair_and_no_image() -> None:
+    features, weight, present = inputs(torch.float32)
+    none = torch.zeros_like(present)
+    assert ops.extract_cam(features, weight, none, (5, 6)).shape == (0, 5, 6)
+    assert ops.extract_cam(features[:0], weight, present[:0], (5, 6)).shape == (0, 5, 6)
+    out = torch.zeros(0, 5, 6)
+    assert ops.extract_cam(features, weight, none, (5, 6), out=out) is out
+
+
+def test_strided_arguments() -> None:
+    features, weight, present = inputs(torch.float32)
+    cam = ops.extract_cam(features, weight, present, (8, 6))
+    strided = ops.extract_cam(
+        features.permute(0, 1, 4, 3, 2).contiguous().permute(0, 1, 4, 3, 2),
+        weight.T.contiguous().T,
+        present.T.contiguous().T,
+        (8, 6),
+    )
+    assert_close(strided, cam)
+
+
+def test_absent_classes_cost_no_memory(largest_allocation: Callable[..., int]) -> None:
+    features, weight = torch.rand(1, 1, 4, 32, 32), torch.rand(500, 4)
+    present = torch.zeros(1, 500, dtype=torch.bool)
+    present[0, 7] = True
+    size = largest_allocation(
+        lambda: ops.extract_cam(features, weight, present, (32, 32), flip=False)
+    )
+    assert size <= features.nbytes  # 500 maps would be 125 times as large
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("features", {"features": torch.zeros(3, 1, 5, 4, 3)}),
+        ("features", {"features": torch.zeros(3, 2, 5, 4, 3, dtype=torch.int32)}),
+        ("features", {"features": torch.full((3, 2, 5, 4, 3), float("nan"))}),
+        ("features", {"features": torch.zeros(3, 2, 5, 4, 3, requires_grad=True)}),
+        ("weight", {"weight": torch.zeros(6, 4)}),
+        ("weight", {"weight": torch.full((6, 5), float("inf"))}),
+        ("weight", {"weight": torch.zeros(6, 5, device="meta")}),
+        ("present", {"present": torch.zeros(3, 5, dtype=torch.bool)}),
+        ("present", {"present": torch.zeros(3, 6)}),
+        ("height", {"size": (0, 4)}),
+        ("out", {"out": torch.zeros(4, 8, 7)}),
+        ("out", {"out": torch.zeros(3, 8, 6)}),
+        ("out", {"out": torch.zeros(4, 8, 6, dtype=torch.float64)}),
+    ],
+)
+def test_bad_arguments_are_named(name: str, change: dict[str, object]) -> None:
+    features, weight, present = inputs(torch.float32)
+    arguments = {"features": features, "weight": weight, "present": present, "size": (8, 6)}
+    with pytest.raises((ValueError, TypeError), match=f"extract_cam: {name} "):
+        ops.extract_cam(**(arguments | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_opcheck(views: int) -> None:
+    arguments = inputs(torch.float32, views)
+    out = torch.zeros(4, 7, 9)
+    flip = views == 2
+    torch.library.opcheck(torch.ops.c2am.extract_cam, (*arguments, 7, 9, flip, "auto"))
+    torch.library.opcheck(torch.ops.c2am.extract_cam_add, (out, *arguments, flip, "auto"))
+
+
+def test_compiles_to_one_graph() -> None:
+    arguments = inputs(torch.float32)
+    compiled = torch.compile(ops.extract_cam, fullgraph=True, backend="aot_eager")
+    assert_close(compiled(*arguments, (7, 9)), ops.extract_cam(*arguments, (7, 9)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+def test_cuda_matches_the_cpu(dtype: torch.dtype) -> None:
+    arguments = inputs(dtype)
+    cam = ops.extract_cam(*(a.cuda() for a in arguments), (63, 100))
+    assert_close(cam.cpu(), ops.extract_cam(*arguments, (63, 100)))

@@ -1,0 +1,182 @@
+"""front_door_logits against the (B, Z, S, S) map that it never forms, in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+POOLINGS = ["mean", "max", "lse"]
+PROBABILITIES = ["logit", "sigmoid"]
+BACKENDS = ["reference", "triton"]
+SHAPES = [(1, 1, 1), (3, 4, 7), (2, 5, 63), (0, 4, 7), (2, 0, 7)]
+
+
+def expected(
+    logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str
+) -> Tensor:
+    """Eq. 3 as written."""
+    p = logits.double().sigmoid() if probability == "sigmoid" else logits.double()
+    maps = gamma * p[:, :, None, None] * global_cam.double()
+    if pooling == "mean":
+        return maps.mean((2, 3))
+    if pooling == "max":
+        return maps.amax((2, 3))
+    return maps.exp().mean((2, 3)).log()
+
+
+def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    batch, classes, side = shape
+    return 3 * torch.randn(batch, classes).to(dtype), torch.rand(classes, side, side)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@pytest.mark.parametrize("probability", PROBABILITIES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_matches_the_definition(
+    pooling: str,
+    probability: str,
+    dtype: torch.dtype,
+    backend: str,
+    triton_device: torch.device,
+    launched: Callable[[str, str], int],
+) -> None:
+    for shape in SHAPES:
+        logits, global_cam = inputs(shape, dtype)
+        result = ops.front_door_logits(
+            logits.to(triton_device),
+            global_cam.to(triton_device),
+            pooling=pooling,
+            gamma=2.0,
+            probability=probability,
+            backend=backend,
+        )
+        truth = expected(logits, global_cam, pooling, 2.0, probability)
+        assert_close(result.cpu(), truth.to(checks.accumulation_dtype(dtype)))
+    assert launched("front_door_logits", "triton") == 3 * (backend == "triton")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lse_keeps_the_digits_of_small_logits(backend: str, triton_device: torch.device) -> None:
+    logits = torch.tensor([[1e-4, -1e-4, 0.0]])
+    global_cam = torch.rand(3, 128, 128)
+    result = ops.front_door_logits(
+        logits.to(triton_device), global_cam.to(triton_device), pooling="lse", backend=backend
+    )
+    truth = expected(logits, global_cam, "lse", 1.0, "logit").float()
+    assert_close(result.cpu(), truth, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_lse_of_large_logits_does_not_overflow(backend: str, triton_device: torch.device) -> None:
+    logits, global_cam = torch.tensor([[1e4, -1e4]]), torch.rand(2, 9, 9)
+    result = ops.front_door_logits(
+        logits.to(triton_device), global_cam.to(triton_device), pooling="lse", backend=backend
+    )
+    products = logits.double()[:, :, None] * global_cam.flatten(1).double()
+    truth = products.logsumexp(2) - torch.tensor(81.0).double().log()
+    assert_close(result.cpu(), truth.float())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("probability", PROBABILITIES)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_gradient(
+    pooling: str, probability: str, backend: str, triton_device: torch.device
+) -> None:
+    logits = torch.randn(2, 3, dtype=torch.float64, device=triton_device, requires_grad=True)
+    global_cam = torch.rand(3, 5, 5, dtype=torch.float64, device=triton_device)
+
+    def scores(logits: Tensor) -> Tensor:
+        return ops.front_door_logits(
+            logits,
+            global_cam,
+            pooling=pooling,
+            gamma=2.0,
+            probability=probability,
+            backend=backend,
+        )
+
+    assert torch.autograd.gradcheck(scores, logits)
+
+
+def test_gradient_of_half_logits_is_half() -> None:
+    logits = torch.randn(2, 3, dtype=torch.bfloat16, requires_grad=True)
+    global_cam = torch.rand(3, 5, 5)
+    ops.front_door_logits(logits, global_cam).sum().backward()
+    assert_close(logits.grad, global_cam.mean((1, 2)).expand(2, 3).bfloat16())
+
+
+def test_mean_pooling_is_a_scale_per_class() -> None:
+    """Eq. 6: with mean pooling the layout of the map cannot matter."""
+    logits, global_cam = inputs((4, 3, 8), torch.float32)
+    shuffled = global_cam.flatten(1)[:, torch.randperm(64)].view(3, 8, 8)
+    scores = ops.front_door_logits(logits, global_cam)
+    assert_close(scores, logits * global_cam.mean((1, 2)))
+    assert_close(scores, ops.front_door_logits(logits, shuffled))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_memory_stays_below_a_map_per_image_and_class(
+    pooling: str, largest_allocation: Callable[..., int]
+) -> None:
+    logits, global_cam = inputs((8, 20, 32), torch.float32)
+    size = largest_allocation(lambda: ops.front_door_logits(logits, global_cam, pooling=pooling))
+    assert size <= 2 * global_cam.nbytes  # (B, Z, S, S) is 8 times as large
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strided_arguments(backend: str, triton_device: torch.device) -> None:
+    logits, global_cam = (t.to(triton_device) for t in inputs((3, 4, 7), torch.float32))
+    strided = ops.front_door_logits(
+        logits.T.contiguous().T, global_cam.mT.contiguous().mT, pooling="max", backend=backend
+    )
+    assert_close(strided, ops.front_door_logits(logits, global_cam, pooling="max"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("logits", {"logits": torch.zeros(2)}),
+        ("logits", {"logits": torch.zeros(2, 3, dtype=torch.int64)}),
+        ("logits", {"logits": torch.full((2, 3), float("nan"))}),
+        ("global_cam", {"global_cam": torch.zeros(2, 5, 5)}),
+        ("global_cam", {"global_cam": torch.zeros(3, 5, 4)}),
+        ("global_cam", {"global_cam": torch.full((3, 5, 5), float("inf"))}),
+        ("global_cam", {"global_cam": torch.zeros(3, 5, 5, requires_grad=True)}),
+        ("S", {"global_cam": torch.zeros(3, 0, 0)}),
+        ("pooling", {"pooling": "sum"}),
+        ("gamma", {"gamma": 0.0}),
+        ("probability", {"probability": "softmax"}),
+    ],
+)
+def test_bad_arguments_are_named(name: str, change: dict[str, object]) -> None:
+    arguments = {"logits": torch.zeros(2, 3), "global_cam": torch.zeros(3, 5, 5)}
+    with pytest.raises((ValueError, TypeError), match=f"front_door_logits: {name} "):
+        ops.front_door_logits(**(arguments | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_opcheck(pooling: str, backend: str, triton_device: torch.device) -> None:
+    logits, global_cam = (t.to(triton_device) for t in inputs((3, 4, 7), torch.float32))
+    logits.requires_grad_()
+    arguments = (logits, global_cam, pooling, 2.0, "sigmoid", backend)
+    torch.library.opcheck(torch.ops.c2am.front_door_logits, arguments)
+
+
+def test_compiles_to_one_graph() -> None:
+    logits, global_cam = inputs((3, 4, 7), torch.float32)
+    logits.requires_grad_()
+    compiled = torch.compile(ops.front_door_logits, fullgraph=True, backend="aot_eager")
+    grads = []
+    for function in (compiled, ops.front_door_logits):
+        scores = function(logits, global_cam, pooling="lse", probability="sigmoid")
+        grads.append(torch.autograd.grad(scores.square().sum(), logits)[0])
+    assert_close(*grads)

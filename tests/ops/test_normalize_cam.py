@@ -1,0 +1,85 @@
+"""normalize_cam against a loop over the maps in float64."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+SHAPES = [(1, 1, 1), (4, 7, 3), (3, 63, 100), (0, 5, 5)]
+
+
+def expected(cam: Tensor, eps: float = 1e-5) -> Tensor:
+    """The definition, map by map."""
+    wide = cam.double()
+    return torch.stack([m / (max(m.flatten().tolist()) + eps) for m in wide]).to(cam.dtype)
+
+
+def maps(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    cam = (10 * torch.rand(shape)).to(dtype)
+    cam[1:2] = 0
+    return cam
+
+
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_matches_the_definition(
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    backend: str,
+    triton_device: torch.device,
+    launched: Callable[[str, str], int],
+) -> None:
+    cam = maps(shape, dtype)
+    result = ops.normalize_cam(cam.to(triton_device), backend=backend)
+    assert_close(result.cpu(), expected(cam) if len(cam) else cam)
+    assert launched("normalize_cam", "triton") == (backend == "triton" and len(cam) > 0)
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_zero_maps_stay_zero(backend: str, triton_device: torch.device) -> None:
+    cam = torch.zeros(2, 3, 4, device=triton_device)
+    assert ops.normalize_cam(cam, backend=backend).eq(0).all()
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_eps_and_strides(backend: str, triton_device: torch.device) -> None:
+    cam = maps((5, 6, 4)).permute(2, 0, 1)
+    result = ops.normalize_cam(cam.to(triton_device), eps=0.5, backend=backend)
+    assert_close(result.cpu(), expected(cam, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("name", "cam", "eps"),
+    [
+        ("cam", torch.zeros(3, 4), 1e-5),
+        ("cam", torch.zeros(3, 4, 5, dtype=torch.int64), 1e-5),
+        ("cam", torch.full((3, 4, 5), -1.0), 1e-5),
+        ("cam", torch.full((3, 4, 5), float("nan")), 1e-5),
+        ("cam", torch.zeros(3, 4, 5, requires_grad=True), 1e-5),
+        ("eps", torch.zeros(3, 4, 5), 0),
+    ],
+)
+def test_bad_arguments_are_named(name: str, cam: Tensor, eps: float) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"normalize_cam: {name} "):
+        ops.normalize_cam(cam, eps=eps)
+
+
+@pytest.mark.parametrize("backend", ["reference", "triton"])
+def test_opcheck(backend: str, triton_device: torch.device) -> None:
+    cam = maps((3, 7, 3)).to(triton_device)
+    torch.library.opcheck(torch.ops.c2am.normalize_cam, (cam, 1e-5, backend))
+
+
+def test_values_are_checked_in_a_compiled_graph_too() -> None:
+    compiled = torch.compile(ops.normalize_cam, fullgraph=True, backend="aot_eager")
+    cam = maps((3, 7, 3))
+    assert_close(compiled(cam), ops.normalize_cam(cam))
+    with pytest.raises(ValueError, match="normalize_cam: cam has NaN"):
+        compiled(torch.full_like(cam, float("nan")))
