@@ -1,0 +1,93 @@
+// The Python module c2am._core: the ops over raw pointers. `c2am/ops` checks dtypes, devices,
+// contiguity and shapes before it calls in here, and owns all tensors.
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+
+#include "dense_crf/dense_crf.h"
+#include "random_walk/random_walk.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace {
+
+using Address = uintptr_t;  // tensor.data_ptr()
+
+template <typename T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+c2am::RandomWalk walk_of(double radius, double beta, int64_t steps, bool chebyshev,
+                         double tolerance) {
+  return {radius, beta, steps, chebyshev, tolerance};
+}
+
+void bind_dense_crf(py::module_& m) {
+  py::class_<c2am::DenseCrf>(m, "DenseCrf")
+      .def(py::init([](Address image, int64_t height, int64_t width, double gaussian_sxy,
+                       double gaussian_compat, double bilateral_sxy, double bilateral_srgb,
+                       double bilateral_compat, int threads) {
+             const c2am::DenseCrfKernels kernels{gaussian_sxy, gaussian_compat, bilateral_sxy,
+                                                 bilateral_srgb, bilateral_compat};
+             py::gil_scoped_release release;
+             return new c2am::DenseCrf(pointer<const uint8_t>(image), height, width, kernels,
+                                       threads);
+           }),
+           "image"_a, "height"_a, "width"_a, py::kw_only(), "gaussian_sxy"_a, "gaussian_compat"_a,
+           "bilateral_sxy"_a, "bilateral_srgb"_a, "bilateral_compat"_a, "threads"_a)
+      .def(
+          "run",
+          [](const c2am::DenseCrf& crf, Address unary, Address marginals, int64_t classes,
+             int64_t iterations, int threads) {
+            py::gil_scoped_release release;
+            crf.run(pointer<const float>(unary), pointer<float>(marginals), classes, iterations,
+                    threads);
+          },
+          "unary"_a, "marginals"_a, "classes"_a, "iterations"_a, "threads"_a);
+}
+
+void bind_random_walk(py::module_& m) {
+  m.def(
+      "random_walk",
+      [](Address cam, Address edge, Address out, int64_t maps, int64_t height, int64_t width,
+         double radius, double beta, int64_t steps, bool chebyshev, double tolerance, int threads) {
+        py::gil_scoped_release release;
+        c2am::random_walk_cpu(pointer<const float>(cam), pointer<const float>(edge),
+                              pointer<float>(out), maps, height, width,
+                              walk_of(radius, beta, steps, chebyshev, tolerance), threads);
+      },
+      "cam"_a, "edge"_a, "out"_a, "maps"_a, "height"_a, "width"_a, py::kw_only(), "radius"_a,
+      "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a, "threads"_a);
+#ifdef C2AM_WITH_CUDA
+  m.def("random_walk_cuda_scratch", &c2am::random_walk_cuda_scratch, "maps"_a, "height"_a,
+        "width"_a, "radius"_a);
+  m.def(
+      "random_walk_cuda",
+      [](Address cam, Address edge, Address out, Address scratch, int64_t maps, int64_t height,
+         int64_t width, double radius, double beta, int64_t steps, bool chebyshev, double tolerance,
+         Address stream) {
+        py::gil_scoped_release release;
+        c2am::random_walk_cuda(pointer<const float>(cam), pointer<const float>(edge),
+                               pointer<float>(out), pointer<float>(scratch), maps, height, width,
+                               walk_of(radius, beta, steps, chebyshev, tolerance),
+                               pointer<void>(stream));
+      },
+      "cam"_a, "edge"_a, "out"_a, "scratch"_a, "maps"_a, "height"_a, "width"_a, py::kw_only(),
+      "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a, "stream"_a);
+#endif
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The compiled core of c2am: raw pointers in, no torch.";
+#ifdef C2AM_WITH_CUDA
+  m.attr("has_cuda") = true;
+#else
+  m.attr("has_cuda") = false;
+#endif
+  bind_dense_crf(m);
+  bind_random_walk(m);
+}

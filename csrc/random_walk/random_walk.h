@@ -1,0 +1,67 @@
+// Random walk on a pixel grid up to class boundaries (Ahn et al. 2019, Eq. 8-10).
+//
+//   A[i,j] = (1 - max edge on the path from i to j)^beta   for |i - j| < radius, A[i,i] = 1
+//   T = A D^-1, D = diag(column sums of A)
+//   out = (cam * (1 - edge)) T^steps
+//
+// T^n is computed through the symmetric S = D^-1/2 A D^-1/2: T^n = D^1/2 S^n D^-1/2. A is stored as
+// one plane per displacement, half of them by symmetry, so that memory is O(34 N) for radius 5.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace c2am {
+
+struct Offset {
+  int dy, dx;
+};
+
+// A displacement from a pixel, and the pixels on the way, both ends included.
+struct Path {
+  Offset end;
+  std::vector<Offset> pixels;
+};
+
+// The displacements shorter than `radius`, one of each pair +d, -d (34 for radius 5). On the path
+// are the pixels whose distance to the segment is below 1.
+std::vector<Path> path_table(double radius);
+
+// Coefficients c of x^steps = sum_k c_k T_k(x) on [-1, 1], up to the least degree for which the
+// coefficients left out, all positive, sum to at most `tolerance`.
+std::vector<double> chebyshev_coefficients(int64_t steps, double tolerance);
+
+struct RandomWalk {
+  double radius;
+  double beta;
+  int64_t steps;
+  bool chebyshev;    // else apply S `steps` times
+  double tolerance;  // of the Chebyshev sum, as a bound on |error| in the norm of S
+};
+
+// The grid with a margin of zeros wide enough for every displacement, flattened: neighbours are at
+// one fixed distance, walls need no tests. Rows share the margin between them.
+struct PaddedGrid {
+  PaddedGrid(int64_t height, int64_t width, double radius);
+  int64_t index(int64_t y, int64_t x) const { return begin + y * stride + x; }
+
+  int64_t height, width;
+  int64_t stride;      // from row to row
+  int64_t begin, end;  // of the rows of the grid
+  int64_t size;        // with the margins before and after
+};
+
+// cam: (K, H, W), edge: (H, W) in [0, 1], out: (K, H, W); all contiguous.
+void random_walk_cpu(const float* cam, const float* edge, float* out, int64_t maps, int64_t height,
+                     int64_t width, const RandomWalk& walk, int threads);
+
+#ifdef C2AM_WITH_CUDA
+// Floats that `random_walk_cuda` needs in `scratch`.
+int64_t random_walk_cuda_scratch(int64_t maps, int64_t height, int64_t width, double radius);
+// As random_walk_cpu, on device memory; returns once the work is queued on `stream`.
+void random_walk_cuda(const float* cam, const float* edge, float* out, float* scratch, int64_t maps,
+                      int64_t height, int64_t width, const RandomWalk& walk, void* stream);
+#endif
+
+}  // namespace c2am
