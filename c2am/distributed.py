@@ -61,7 +61,7 @@ def session(device: str = "auto", timeout: timedelta = TIMEOUT) -> Iterator[torc
     backend = "nccl" if own.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=timeout)
     yield own
-    # Not in a `finally`: after an error the other ranks may be gone, and leaving could wait on them.
+    # Not in a `finally`: after an error the others may be gone, and leaving could wait on them.
     dist.destroy_process_group()
 
 

@@ -1,0 +1,255 @@
+import json
+import math
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_training import TinyLoader, TinyTask, tiny_config, tiny_train
+
+from c2am.events import read_metrics
+from c2am.trainer import TrainingError
+from c2am.workspace import read_tensors
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return read_tensors(folder / "weights.safetensors")
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
+
+
+def run(folder: Path, *, nan_at: int | None = None, **changes: object) -> dict:
+    config = tiny_config(**changes)
+    return tiny_train(folder, config, TinyLoader(config, nan_at=nan_at), TinyTask())
+
+
+class Dies(TinyLoader):
+    """Ends like a killed process: without any chance to save."""
+
+    def __init__(self, config, at: int) -> None:
+        super().__init__(config)
+        self.at = at
+
+    def batches(self, start):
+        for index, batch in enumerate(super().batches(start), start=start):
+            if index == self.at:
+                raise ZeroDivisionError
+            yield batch
+
+
+def run_and_die(folder: Path, at: int, **changes: object) -> None:
+    config = tiny_config(**changes)
+    with pytest.raises(ZeroDivisionError):
+        tiny_train(folder, config, Dies(config, at), TinyTask())
+
+
+def test_matches_a_plain_loop_of_sgd_and_poly(tmp_path):
+    config = tiny_config(steps=7, poly_interval=2, power=0.8)
+    task, loader = TinyTask(), TinyLoader(config)
+    optimizer = torch.optim.SGD(task.parameter_groups(), momentum=0.9, weight_decay=1e-3)
+    base = [group["lr"] for group in optimizer.param_groups]
+    batches = loader.batches(0)
+    for step in range(7):
+        for group, lr in zip(optimizer.param_groups, base, strict=True):
+            group["lr"] = lr * (1 - (step // 2 * 2) / 7) ** 0.8
+        optimizer.zero_grad()
+        sum(task.loss(next(batches), step / 7).values()).backward()
+        optimizer.step()
+
+    run(tmp_path, steps=7, poly_interval=2, power=0.8)
+    for name, tensor in weights(tmp_path).items():
+        if name != "seen":
+            torch.testing.assert_close(tensor, task.net.state_dict()[name])
+
+
+def test_learns_and_reports(tmp_path):
+    metrics = run(tmp_path, steps=60)
+    lines = read_metrics(tmp_path / "events", "tiny")
+    assert [line["step"] for line in lines] == list(range(3, 61, 3))
+    assert lines[-1]["loss"] == pytest.approx(metrics["loss"])
+    assert metrics["loss"] < 0.8 * lines[0]["loss"]
+    assert lines[0]["loss"] == pytest.approx(lines[0]["classes"] + lines[0]["pixels"])
+    assert lines[0]["seen"] == 3 * 6
+    assert lines[-1]["lr"] == pytest.approx(0.1 * (1 / 60) ** 0.9)
+    assert metrics["steps"] == 60
+    assert metrics["images_per_second"] > 0
+
+
+def test_epochs_become_steps(tmp_path):
+    assert run(tmp_path, steps=None, epochs=2.0)["steps"] == round(2 * 23 / 6)
+
+
+def test_progress_is_the_share_done(tmp_path):
+    config = tiny_config(steps=4)
+    task = TinyTask()
+    tiny_train(tmp_path, config, TinyLoader(config), task)
+    assert task.progress == [0, 0.25, 0.5, 0.75]
+
+
+def test_leaves_weights_and_no_checkpoint(tmp_path):
+    run(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.*")] == ["weights.safetensors"]
+
+
+def test_a_finished_training_is_loaded(tmp_path):
+    metrics = run(tmp_path)
+    config = tiny_config()
+    loader, task = TinyLoader(config), TinyTask()
+    assert tiny_train(tmp_path, config, loader, task) == metrics
+    assert loader.started_at is None
+    assert_same(task.net.state_dict(), weights(tmp_path))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("step", [5, 8, 11])
+def test_resumes_bit_for_bit(tmp_path, step, accumulate):
+    run(tmp_path / "whole", accumulate=accumulate)
+    run_and_die(tmp_path / "cut", step * accumulate, accumulate=accumulate)
+    config = tiny_config(accumulate=accumulate)
+    loader = TinyLoader(config)
+    tiny_train(tmp_path / "cut", config, loader, TinyTask())
+    assert loader.started_at == step // 4 * 4 * accumulate
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_random_state_is_resumed(tmp_path):
+    class Noisy(TinyTask):
+        def loss(self, batch, progress):
+            batch.images = batch.images + torch.randn_like(batch.images)
+            return super().loss(batch, progress)
+
+    config = tiny_config()
+    tiny_train(tmp_path / "whole", config, TinyLoader(config), Noisy())
+    with pytest.raises(ZeroDivisionError):
+        tiny_train(tmp_path / "cut", config, Dies(config, 6), Noisy())
+    tiny_train(tmp_path / "cut", config, TinyLoader(config), Noisy())
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_keeps_two_checkpoints(tmp_path):
+    run_and_die(tmp_path, 11, checkpoint_every=2)
+    names = sorted(path.name for path in tmp_path.glob("checkpoint*"))
+    assert names == ["checkpoint-10.safetensors", "checkpoint-8.safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["torn", "one bit", "empty", "renamed"])
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
+    run(tmp_path / "whole")
+    run_and_die(tmp_path / "cut", 10)
+    path = tmp_path / "cut" / "checkpoint-8.safetensors"
+    content = bytearray(path.read_bytes())
+    if damage == "torn":
+        del content[len(content) // 2 :]
+    elif damage == "empty":
+        content.clear()
+    elif damage == "one bit":
+        content[-1] ^= 1
+    else:
+        path = path.rename(path.with_name("checkpoint-9.safetensors"))
+    path.write_bytes(content)
+    config = tiny_config()
+    loader = TinyLoader(config)
+    with pytest.warns(UserWarning, match=path.name):
+        tiny_train(tmp_path / "cut", config, loader, TinyTask())
+    assert loader.started_at == 4
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_checkpoint_of_another_network_is_an_error(tmp_path):
+    run_and_die(tmp_path, 6)
+
+    class Other(TinyTask):
+        def __init__(self):
+            super().__init__()
+            self.net.append(torch.nn.Linear(2, 2))
+
+    config = tiny_config()
+    with pytest.raises(RuntimeError, match=r"5\.weight"):
+        tiny_train(tmp_path, config, TinyLoader(config), Other())
+
+
+def test_a_checkpoint_beyond_the_end_is_an_error(tmp_path):
+    run_and_die(tmp_path, 10)
+    with pytest.raises(TrainingError, match="longer"):
+        run(tmp_path, steps=8)
+
+
+def test_nan_stops_with_step_and_images(tmp_path):
+    with pytest.raises(TrainingError, match=r"step 6.*classes = nan.*image7, image8"):
+        run(tmp_path, nan_at=5)
+    assert not (tmp_path / "weights.safetensors").exists()
+    assert [path.name for path in tmp_path.glob("check*")] == ["checkpoint-4.safetensors"]
+
+
+def test_nan_in_an_accumulated_part_names_its_images(tmp_path):
+    with pytest.raises(TrainingError, match=r"step 3.*images image15, image16, image17$"):
+        run(tmp_path, nan_at=5, accumulate=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_exits(tmp_path, number):
+    class Signalled(TinyLoader):
+        def batches(self, start):
+            for index, batch in enumerate(super().batches(start), start=start):
+                if index == 6:
+                    os.kill(os.getpid(), number)
+                yield batch
+
+    before = signal.getsignal(number)
+    config = tiny_config()
+    with pytest.raises(SystemExit) as exit_info:
+        tiny_train(tmp_path / "cut", config, Signalled(config), TinyTask())
+    assert exit_info.value.code == 128 + number
+    assert signal.getsignal(number) == before
+    assert (tmp_path / "cut" / "checkpoint-7.safetensors").exists()
+    loader = TinyLoader(config)
+    tiny_train(tmp_path / "cut", config, loader, TinyTask())
+    assert loader.started_at == 7
+    run(tmp_path / "whole")
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_trains_in_a_thread(tmp_path):
+    result: list[dict] = []
+    thread = threading.Thread(target=lambda: result.append(run(tmp_path)))
+    thread.start()
+    thread.join()
+    assert result[0]["steps"] == 12
+
+
+def test_bfloat16_stays_close_to_float32(tmp_path):
+    exact = run(tmp_path / "a", steps=30)["loss"]
+    rounded = run(tmp_path / "b", steps=30, precision="bfloat16")["loss"]
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert rounded != exact
+
+
+def test_compiled_network_gives_the_same(tmp_path):
+    run(tmp_path / "plain", steps=3)
+    run(tmp_path / "compiled", steps=3, compile=True)
+    for name, tensor in weights(tmp_path / "plain").items():
+        other = weights(tmp_path / "compiled")[name]
+        torch.testing.assert_close(tensor, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_parameter_outside_of_the_network_is_an_error(tmp_path):
+    class Stray(TinyTask):
+        def parameter_groups(self):
+            stray = torch.nn.Parameter(torch.zeros(1))
+            return [*super().parameter_groups(), {"params": [stray], "lr": 1.0}]
+
+    config = tiny_config()
+    with pytest.raises(ValueError, match="not part of the network"):
+        tiny_train(tmp_path, config, TinyLoader(config), Stray())
+
+
+def test_metrics_are_json(tmp_path):
+    metrics = run(tmp_path)
+    assert json.loads(json.dumps(metrics)) == metrics
+    assert all(math.isfinite(value) for value in metrics.values())

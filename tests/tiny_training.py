@@ -1,0 +1,135 @@
+"""A training of a second: small network, drawn images; also a script, for torchrun and kills.
+
+    python tests/tiny_training.py FOLDER [--steps 12] [--accumulate 1] [--slow SECONDS] ...
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from c2am import distributed
+from c2am.config import TrainConfig
+from c2am.events import Events
+from c2am.trainer import train
+
+IMAGES = 23
+SIDE = 8
+
+
+@dataclass
+class Batch:
+    """The fields of `TrainBatch` that the trainer and the task use."""
+
+    images: Tensor
+    labels: Tensor
+    ids: list[str]
+
+
+class TinyLoader:
+    """Sample n of the stream is image n % 23; rank r of R takes its part of each micro-batch."""
+
+    def __init__(self, config: TrainConfig, slow: float = 0.0, nan_at: int | None = None) -> None:
+        self.size = config.batch_size // config.accumulate
+        self.slow, self.nan_at = slow, nan_at
+        self.steps_per_epoch = IMAGES / config.batch_size
+        self.started_at: int | None = None
+        drawn = torch.Generator().manual_seed(5)
+        self.images = torch.randn(IMAGES, 3, SIDE, SIDE, generator=drawn)
+        self.labels = (torch.rand(IMAGES, 2, generator=drawn) > 0.5).float()
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        self.started_at = start
+        rank, world = distributed.rank(), distributed.world_size()
+        mine = slice(rank * self.size // world, (rank + 1) * self.size // world)
+        micro = start
+        while True:
+            time.sleep(self.slow)
+            samples = [n % IMAGES for n in range(micro * self.size, (micro + 1) * self.size)][mine]
+            images = self.images[samples].clone()
+            if micro == self.nan_at and rank == world - 1:
+                images[0, 0, 0, 0] = float("nan")
+            yield Batch(images, self.labels[samples], [f"image{n}" for n in samples])
+            micro += 1
+
+
+class TinyTask:
+    """A mean over images, and a mean over as many pixels as an image happens to have above 0."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2)
+        )
+        self.net.register_buffer("seen", torch.zeros(()))
+        self.progress: list[float] = []
+
+    def parameter_groups(self) -> list[dict]:
+        return [
+            {"params": self.net[0].parameters(), "lr": 0.1},
+            {"params": self.net[4].parameters(), "lr": 0.5, "weight_decay": 0.0},
+        ]
+
+    def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        self.progress.append(progress)
+        images = len(batch.ids)
+        logits = self.net(batch.images)
+        classes = F.binary_cross_entropy_with_logits(logits, batch.labels)
+        features = self.net[0](batch.images)
+        inside = batch.images[:, :1, 1:-1, 1:-1] > 0
+        return {
+            "classes": distributed.global_mean(classes * images, images),
+            "pixels": 0.1 * distributed.global_mean((features**2 * inside).sum(), inside.sum()),
+        }
+
+    def after_step(self, batch: Batch, progress: float) -> None:
+        self.net.seen += distributed.all_reduce_sum(torch.tensor(float(len(batch.ids))))
+
+    def statistics(self) -> dict[str, float]:
+        return {"seen": float(self.net.seen)}
+
+
+def tiny_config(**changes: object) -> TrainConfig:
+    values = {"steps": 12, "batch_size": 6, "checkpoint_every": 4, "log_every": 3}
+    return TrainConfig(**(values | {"precision": "float32", "weight_decay": 1e-3} | changes))
+
+
+def tiny_train(folder: Path, config: TrainConfig, loader: TinyLoader, task: TinyTask) -> dict:
+    with Events(folder / "events", "tiny") as events:
+        device = torch.device("cpu")
+        return train(task, loader, config, folder=folder, events=events, device=device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--accumulate", type=int, default=1)
+    parser.add_argument("--batch-size", type=int, default=6)
+    parser.add_argument("--checkpoint-every", type=int, default=4)
+    parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--nan-at", type=int)
+    parser.add_argument("--fail-rank", type=int)
+    options = parser.parse_args()
+    config = tiny_config(
+        steps=options.steps,
+        accumulate=options.accumulate,
+        batch_size=options.batch_size,
+        checkpoint_every=options.checkpoint_every,
+    )
+    torch.set_num_threads(1)
+    with distributed.session("cpu"):
+        if options.fail_rank == distributed.rank():
+            sys.exit(3)
+        loader = TinyLoader(config, options.slow, options.nan_at)
+        tiny_train(options.folder, config, loader, TinyTask())
+
+
+if __name__ == "__main__":
+    main()
