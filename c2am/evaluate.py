@@ -83,8 +83,6 @@ def evaluate_cams(
         try:
             image = read_class_maps(path, "high_res")
             return threshold_sweep(image.maps, image.classes, target, thresholds, len(classes) + 1)
-        except KeyError as error:
-            raise EvaluationError(f"{path}: holds no {error}, which stage cam writes") from error
         except ValueError as error:
             raise EvaluationError(f"{path}: {error}") from error
 

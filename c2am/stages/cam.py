@@ -9,14 +9,13 @@ from c2am.evaluation import best_threshold, scores, sweep_curve
 from c2am.progress import progress
 from c2am.stages.class_maps import (
     ClassMaps,
-    both_maps,
     read_class_maps,
     split_by_image,
-    trained_classifier,
 )
 from c2am.stages.context import StageContext
 from c2am.stages.lists import pending, union, with_mask
 from c2am.stages.loaders import inference_loader
+from c2am.stages.multi_scale import both_maps, trained_classifier
 from c2am.stages.scoring import sweep_list, thresholds
 from c2am.workspace import write_tensors
 
@@ -48,10 +47,13 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
     """Class maps of this rank's images that have no file yet."""
     config = context.config
     assert context.method is not None
+    todo = pending(ids, context.folder, ".safetensors")
+    if not todo:
+        return
     net = trained_classifier(context, context.classifier_weights(), context.method)
     loader = inference_loader(
         context,
-        pending(ids, context.folder, ".safetensors"),
+        todo,
         net.backbone.normalization,
         scales=config.cam.scales,
         flip=config.cam.flip,

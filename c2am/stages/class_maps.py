@@ -1,4 +1,4 @@
-"""The trained classifier of a method, and its multi-scale class maps."""
+"""Class maps of images: their files, their two resolutions."""
 
 import math
 from collections.abc import Iterable
@@ -8,16 +8,10 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor
 
-from c2am import precision
-from c2am.data.loader import InferenceBatch
-from c2am.methods import Method
-from c2am.models import Classifier, build_classifier, load_weights
-from c2am.stages.context import StageContext
-from c2am.workspace import read_tensors
+from c2am.workspace import WorkspaceError, read_tensors
 
 STRIDE = 4
 """Pixels per cell of a strided map."""
-_HIGH_RES_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -29,50 +23,21 @@ class ClassMaps:
 
 
 def read_class_maps(path: Path, kind: str) -> ClassMaps:
-    """`strided` or `high_res` maps of a file that stage `cam` wrote."""
+    """The maps `kind` of a file: `strided` or `high_res` of stage `cam`, `maps` of `pseudo_masks`.
+
+    Raises:
+        WorkspaceError: the file is missing, unreadable, or holds no such maps.
+    """
     tensors = read_tensors(path)
+    if not {"classes", kind} <= tensors.keys():
+        found = ", ".join(sorted(tensors))
+        raise WorkspaceError(f"{path}: expected the tensors classes and {kind}, found {found}")
     return ClassMaps(tensors["classes"], tensors[kind])
-
-
-def trained_classifier(
-    context: StageContext, weights: Path, method: Method | None = None
-) -> Classifier:
-    """The classifier with the weights of a file, and what `method` attaches to it; frozen, eval."""
-    net = build_classifier(context.config.classifier, len(context.dataset.classes))
-    if method is not None and method.trains:
-        method.attach(net)
-    load_weights(net, weights)
-    return net.to(context.device).eval().requires_grad_(False)
 
 
 def strided_size(size: tuple[int, int]) -> tuple[int, int]:
     """ceil(H / 4), ceil(W / 4)."""
     return math.ceil(size[0] / STRIDE), math.ceil(size[1] / STRIDE)
-
-
-def strided_maps(
-    context: StageContext, method: Method, net: Classifier, batch: InferenceBatch
-) -> Tensor:
-    """`(K, ceil(H/4), ceil(W/4))` float32: a batch's class maps, summed over its scales.
-
-    The K image-class pairs follow the row-major order of `batch.present`.
-    """
-    maps = (_one_scale(context, method, net, batch, views) for views in batch.views)
-    return sum_resized(maps, strided_size(batch.size))
-
-
-def both_maps(
-    context: StageContext, method: Method, net: Classifier, batch: InferenceBatch
-) -> tuple[Tensor, Tensor]:
-    """`strided_maps`, and `(K, H, W)` float32 high resolution maps.
-
-    For the latter each scale's maps are resized to the image size rounded up to a multiple of 16,
-    and their sum is cropped to the image.
-    """
-    maps = [_one_scale(context, method, net, batch, views) for views in batch.views]
-    height, width = (_HIGH_RES_MULTIPLE * math.ceil(s / _HIGH_RES_MULTIPLE) for s in batch.size)
-    high_res = sum_resized(maps, (height, width))[:, : batch.size[0], : batch.size[1]]
-    return sum_resized(maps, strided_size(batch.size)), high_res
 
 
 def sum_resized(maps: Iterable[Tensor], size: tuple[int, int]) -> Tensor:
@@ -91,10 +56,3 @@ def resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
 def split_by_image(maps: Tensor, present: Tensor) -> tuple[Tensor, ...]:
     """The rows of (K, h, w) maps as one tensor per image of `present (B, Z)`."""
     return maps.split(present.sum(1).tolist())
-
-
-def _one_scale(
-    context: StageContext, method: Method, net: Classifier, batch: InferenceBatch, views: Tensor
-) -> Tensor:
-    with precision.autocast(context.device, context.config.classifier.precision):
-        return method.class_maps(net, views, batch.present, batch.ids).float()

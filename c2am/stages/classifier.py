@@ -15,9 +15,9 @@ from c2am.config import ClassifierConfig
 from c2am.data.loader import TrainBatch
 from c2am.models import Classifier, build_classifier
 from c2am.progress import progress
-from c2am.stages.class_maps import trained_classifier
 from c2am.stages.context import StageContext
 from c2am.stages.loaders import inference_loader, train_loader
+from c2am.stages.multi_scale import trained_classifier
 from c2am.trainer import train
 
 

@@ -15,9 +15,10 @@ from c2am import distributed, ops
 from c2am.data.loader import InferenceBatch
 from c2am.methods import build_method
 from c2am.progress import progress
-from c2am.stages.class_maps import resize, strided_maps, trained_classifier
+from c2am.stages.class_maps import resize
 from c2am.stages.context import StageContext
 from c2am.stages.loaders import inference_loader
+from c2am.stages.multi_scale import strided_maps, trained_classifier
 from c2am.workspace import read_metadata, read_tensors, write_tensors
 
 _SAVE_EVERY = 50  # batches
@@ -77,13 +78,16 @@ def run(context: StageContext) -> dict:
 def accumulate(context: StageContext, accumulator: Accumulator) -> None:
     """Pass over this rank's images that `accumulator` does not hold yet."""
     config = context.config
-    net = trained_classifier(context, context.shared("classifier") / "weights.safetensors")
-    method = build_method("cam", config.front_door)
     done = set(accumulator.done)
     ids = distributed.shard(context.dataset.ids(config.data.train_list))
+    todo = [image_id for image_id in ids if image_id not in done]
+    if not todo:
+        return
+    net = trained_classifier(context, context.shared("classifier") / "weights.safetensors")
+    method = build_method("cam", config.front_door)
     loader = inference_loader(
         context,
-        [image_id for image_id in ids if image_id not in done],
+        todo,
         net.backbone.normalization,
         scales=config.cam.scales,
         flip=config.cam.flip,

@@ -19,6 +19,7 @@ from c2am.models import DeepLab
 from c2am.progress import progress
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_plan, infer
+from c2am.stages.lists import pending
 from c2am.stages.loaders import inference_loader
 from c2am.stages.parallel import Workers
 from c2am.stages.scoring import score_masks
@@ -53,12 +54,14 @@ def run(context: StageContext) -> dict:
 def predict_list(context: StageContext, split: str) -> None:
     """Masks of this rank's images of a list that are not there yet."""
     config = context.config
-    net = trained_segmenter(context)
-    ids = distributed.shard(context.dataset.ids(split))
     last = f"{split}_crf" if config.predictions.crf is not None else split
+    todo = pending(context.dataset.ids(split), context.folder / last, ".png")
+    if not todo:
+        return
+    net = trained_segmenter(context)
     loader = inference_loader(
         context,
-        [image_id for image_id in ids if not _mask_path(context, last, image_id).exists()],
+        todo,
         net.backbone.normalization,
         flip=config.predictions.flip,
         batch_size=config.predictions.batch_size,

@@ -6,6 +6,7 @@ the threshold (Ahn et al. 2019, Section 5). The walked maps are kept, so the swe
 threshold and the masks come from one walk.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -41,7 +42,9 @@ def run(context: StageContext) -> dict:
     write_masks(context, ids, threshold)
     distributed.barrier()
     metrics: dict = {"threshold": threshold, "curve": curve}
-    score = score_masks(context, data.score_list, mask_path(context), f"{context.name}: score")
+    score = score_masks(
+        context, data.score_list, partial(mask_path, context), f"{context.name}: score"
+    )
     return metrics if score is None else {"score": score} | metrics
 
 
@@ -60,10 +63,13 @@ def check_threshold(context: StageContext) -> None:
 def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     """Random walk for this rank's images that have no file yet."""
     config = context.config
+    todo = pending(ids, context.folder, ".safetensors")
+    if not todo:
+        return
     net = trained_irn(context)
     loader = inference_loader(
         context,
-        pending(ids, context.folder, ".safetensors"),
+        todo,
         net.backbone.normalization,
         flip=True,
         batch_size=config.cam.batch_size,
@@ -128,17 +134,13 @@ def write_masks(context: StageContext, ids: list[str], threshold: float) -> None
     def write(image_id: str) -> None:
         image = read_full_size(context, image_id)
         mask = mask_at_threshold(image.maps, image.classes, threshold)
-        write_mask(mask_path(context)(image_id), mask.numpy())
+        write_mask(mask_path(context, image_id), mask.numpy())
 
     todo = pending(ids, context.folder, ".png")
     for _ in map_images(write, todo, f"{context.name}: masks"):
         pass
 
 
-def mask_path(context: StageContext):
+def mask_path(context: StageContext, image_id: str) -> Path:
     """Where the mask of an image goes."""
-
-    def path(image_id: str) -> Path:
-        return context.folder / f"{image_id}.png"
-
-    return path
+    return context.folder / f"{image_id}.png"

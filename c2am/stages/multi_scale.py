@@ -1,0 +1,58 @@
+"""Multi-scale class maps of a trained classifier."""
+
+import math
+from pathlib import Path
+
+from torch import Tensor
+
+from c2am import precision
+from c2am.data.loader import InferenceBatch
+from c2am.methods import Method
+from c2am.models import Classifier, build_classifier, load_weights
+from c2am.stages.class_maps import strided_size, sum_resized
+from c2am.stages.context import StageContext
+
+_HIGH_RES_MULTIPLE = 16
+
+
+def trained_classifier(
+    context: StageContext, weights: Path, method: Method | None = None
+) -> Classifier:
+    """The classifier with the weights of a file, and what `method` attaches to it; frozen, eval."""
+    net = build_classifier(context.config.classifier, len(context.dataset.classes))
+    if method is not None and method.trains:
+        method.attach(net)
+    load_weights(net, weights)
+    return net.to(context.device).eval().requires_grad_(False)
+
+
+def strided_maps(
+    context: StageContext, method: Method, net: Classifier, batch: InferenceBatch
+) -> Tensor:
+    """`(K, ceil(H/4), ceil(W/4))` float32: a batch's class maps, summed over its scales.
+
+    The K image-class pairs follow the row-major order of `batch.present`.
+    """
+    maps = (_one_scale(context, method, net, batch, views) for views in batch.views)
+    return sum_resized(maps, strided_size(batch.size))
+
+
+def both_maps(
+    context: StageContext, method: Method, net: Classifier, batch: InferenceBatch
+) -> tuple[Tensor, Tensor]:
+    """`strided_maps`, and `(K, H, W)` float32 high resolution maps.
+
+    For the latter each scale's maps are resized to the image size rounded up to a multiple of 16,
+    and their sum is cropped to the image.
+    """
+    maps = [_one_scale(context, method, net, batch, views) for views in batch.views]
+    height, width = (_HIGH_RES_MULTIPLE * math.ceil(s / _HIGH_RES_MULTIPLE) for s in batch.size)
+    high_res = sum_resized(maps, (height, width))[:, : batch.size[0], : batch.size[1]]
+    return sum_resized(maps, strided_size(batch.size)), high_res
+
+
+def _one_scale(
+    context: StageContext, method: Method, net: Classifier, batch: InferenceBatch, views: Tensor
+) -> Tensor:
+    with precision.autocast(context.device, context.config.classifier.precision):
+        return method.class_maps(net, views, batch.present, batch.ids).float()
