@@ -1,8 +1,9 @@
 """Recipes and command lines become a `PipelineConfig`."""
 
+import re
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import yaml
@@ -82,20 +83,13 @@ def parse(argv: Sequence[str], prog: str = "python -m c2am.train") -> Command:
         ConfigError: an option or a field of the recipe is unknown, or a value is out of range.
     """
     parser = build_parser(prog)
-    try:
-        values = parser.parse_args(_arrange(argv))
-        options = {name: values.pop(name) for name in ("stages", "start", "force", "debug")}
-        config = _build(parser, values)
-    except (ArgumentError, ValueError, TypeError) as error:
-        raise ConfigError(_message(error)) from error
-    stages = options["stages"]
-    return Command(
-        config=config,
-        stages=None if stages is None else tuple(stages.split(",")),
-        start=options["start"],
-        force=options["force"],
-        debug=options["debug"],
-    )
+    recipes, options = _arrange(argv)
+    for recipe in recipes:
+        try:
+            _build(parser, [f"--recipe={recipe}"])
+        except ConfigError as error:
+            raise ConfigError(f"{recipe}: {error}") from error
+    return _build(parser, [*(f"--recipe={recipe}" for recipe in recipes), *options])
 
 
 def load_config(recipe: str | Path, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -114,9 +108,9 @@ def _plain(value: object) -> object:
     return [_plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
-def _arrange(argv: Sequence[str]) -> list[str]:
-    """Put the recipes first, so that options override them wherever they stand."""
-    recipes: list[str] = []
+def _arrange(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Recipes and other words: options override a recipe wherever they stand."""
+    recipes: list[Path] = []
     others: list[str] = []
     words = iter(argv)
     for word in words:
@@ -126,19 +120,34 @@ def _arrange(argv: Sequence[str]) -> list[str]:
             continue
         value = value if given else next(words, "")
         if option == "--recipe":
-            recipes.append(f"--recipe={recipe_path(value)}")
+            recipes.append(recipe_path(value))
         else:
             others.append(f"--methods=[{value.strip('[]')}]")
-    return recipes + others
+    return recipes, others
 
 
-def _build(parser: ArgumentParser, values: Namespace) -> PipelineConfig:
-    built = parser.instantiate(values)
-    built.pop("recipe", None)
-    return PipelineConfig(**vars(built))
+def _build(parser: ArgumentParser, argv: Sequence[str]) -> Command:
+    try:
+        values = parser.parse_args(argv)
+        _check_sections(values)
+        built = parser.instantiate(values)
+        built.pop("recipe", None)
+        stages, start = built.pop("stages"), built.pop("start")
+        force, debug = built.pop("force"), built.pop("debug")
+        config = PipelineConfig(**vars(built))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise ConfigError(_message(error)) from error
+    return Command(config, tuple(stages.split(",")) if stages else None, start, force, debug)
+
+
+def _check_sections(values: Namespace) -> None:
+    for field in fields(PipelineConfig):
+        value = values.get(field.name)
+        if is_dataclass(field.type) and not isinstance(value, Namespace):
+            raise ConfigError(f"{field.name}: expected a section with fields, got {value!r}")
 
 
 def _message(error: BaseException) -> str:
-    """One line of what jsonargparse says."""
-    lines = str(error).splitlines()
-    return " ".join(line.strip() for line in lines if line.strip())
+    """What jsonargparse says, on one line."""
+    text = " ".join(line.strip() for line in str(error).splitlines())
+    return re.sub(r'Parser key "([^"]+)":', r"\1:", text)
