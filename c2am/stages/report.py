@@ -4,9 +4,12 @@ It reads only what the other stages have written, so it works on a run that is n
 says what is missing.
 """
 
+from pathlib import Path
+
 from c2am.config import PipelineConfig
 from c2am.data.dataset import Dataset
 from c2am.methods import build_method
+from c2am.parsing import dump_config
 from c2am.stages.context import StageContext
 from c2am.viz import report as page
 from c2am.viz.gallery import Gallery, build_gallery, choose_images
@@ -35,12 +38,17 @@ _PER_METHOD = (
 def run(context: StageContext) -> dict:
     """Writes `report/index.html`; returns its size and how many stages it found finished."""
     report = build(context.config, context.workspace, context.dataset)
-    target = context.folder / PAGE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(target) as temporary:
-        temporary.write_text(page.render(report), encoding="utf-8")
+    target = write(report, context.workspace)
     done = sum(row.done for row in report.stages)
     return {"page": PAGE, "bytes": target.stat().st_size, "stages": done}
+
+
+def write(report: page.Report, workspace: Workspace) -> Path:
+    """Renders the page into the run; returns its path."""
+    target = workspace.folder("report") / PAGE
+    with atomic(target) as temporary:
+        temporary.write_text(page.render(report), encoding="utf-8")
+    return target
 
 
 def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> page.Report:
@@ -51,7 +59,6 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
     maps, peak = _global_cams(workspace, dataset)
     seed_curves, mask_curves = page.curve_pictures(methods)
     scales = {item.name: config.front_door.gamma * item.mean for item in maps}
-    config_file = workspace.root / "config.yaml"
     return page.Report(
         title=config.name,
         facts=_facts(config, dataset),
@@ -68,7 +75,7 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
         gallery=_gallery(config, workspace, dataset),
         training=page.training_picture(read_losses(workspace), config.methods),
         stages=stage_rows(workspace, expected),
-        config=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
+        config=dump_config(config),
         versions=versions(workspace, expected),
         notes=_notes(config),
     )

@@ -71,7 +71,7 @@ def gradient_curves(scales: Mapping[str, float], *, limit: float = 150.0) -> Fig
         ("absent classes (Eq. 8)", negative_gradient, 1),
     )
     for axis, (title, gradient, sign) in zip(axes, panels, strict=True):
-        bce = f"plain BCE, M = 1 (up to {sign / classes:.3g})"
+        bce = f"plain BCE, M = 1 (up to \N{PLUS-MINUS SIGN}{1 / classes:.3g})"
         axis.plot(logit, gradient(logit, 1.0, classes), "--", color="#888888", lw=1.2, label=bce)
         for name, scale in ordered:
             colour, width = (named[name], 1.8) if name in named else (_GREY, 0.6)
@@ -82,7 +82,8 @@ def gradient_curves(scales: Mapping[str, float], *, limit: float = 150.0) -> Fig
         # The lines of the classes fill the panel; plain BCE leaves it.
         top = 1.4 * sign * ordered[-1][1] / classes
         axis.set_ylim(*sorted((-0.1 * top, top)))
-        axis.legend(loc="center right" if sign < 0 else "center left", fontsize=8)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     return figure
 
 

@@ -36,16 +36,17 @@ def test_gradient_has_no_overflow_far_out():
 
 def test_gradient_figure_draws_every_class_and_plain_bce():
     scales = {"aeroplane": 0.1283, "bottle": 0.048, "cat": 0.09, "dog": 0.095}
-    left, right = figures.gradient_curves(scales).axes
+    figure = figures.gradient_curves(scales)
+    left, right = figure.axes
     for axis, gradient in ((left, figures.positive_gradient), (right, figures.negative_gradient)):
         drawn = [line.get_ydata() for line in axis.lines]
         assert len(drawn) == 1 + len(scales)
         for scale in (1.0, *scales.values()):
             expected = gradient(axis.lines[0].get_xdata(), scale, len(scales))
             assert any(np.allclose(values, expected) for values in drawn)
-    labels = [text.get_text() for text in left.get_legend().get_texts()]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == [
-        "plain BCE, M = 1 (up to -0.25)",
+        "plain BCE, M = 1 (up to \N{PLUS-MINUS SIGN}0.25)",
         "bottle, M = 0.0480",
         "aeroplane, M = 0.1283",
     ]
