@@ -60,7 +60,7 @@ def _triton(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> N
     from c2am.kernels import accumulate_global_cam as kernels
 
     seen = cam.flatten(1).any(1)
-    index = torch.where(seen, class_index, -1)
+    index = torch.where(seen, class_index.long(), -1)
     sums, numbers = total.contiguous(), count.contiguous()
     shift = ROUNDING[total.dtype]
     dispatch.launches[OP, "triton"] += 1

@@ -1,6 +1,9 @@
 """Fixtures of the tests of the ops."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -31,8 +34,21 @@ def largest_allocation() -> Callable[[Callable[[], object]], int]:
     """Bytes of the largest single allocation that a call makes on the CPU."""
 
     def measure(call: Callable[[], object]) -> int:
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        cpu = [ProfilerActivity.CPU]
+        with profile(activities=cpu, profile_memory=True, acc_events=True) as profiler:
             call()
         return max(event.self_cpu_memory_usage for event in profiler.events())
 
     return measure
+
+
+@pytest.fixture(scope="session")
+def irn() -> ModuleType:
+    """`irn_definition.py`, the pair losses written pair by pair."""
+    path = Path(__file__).with_name("irn_definition.py")
+    spec = importlib.util.spec_from_file_location("irn_definition", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,192 @@
+"""affinity_loss against loops over pairs in float64, values and gradients."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+LABELS = torch.tensor([0, 1, 2, 255])
+
+
+def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    batch, height, width = shape
+    edge = torch.rand(batch, 1, height, width).to(dtype)
+    return edge, LABELS[torch.randint(0, 4, shape)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("label_dtype", [torch.uint8, torch.int64], ids=str)
+@pytest.mark.parametrize(("shape", "radius"), [((2, 7, 3), 2), ((2, 6, 9), 3), ((1, 9, 11), 5)])
+def test_matches_the_definition(
+    shape: tuple[int, int, int],
+    radius: float,
+    dtype: torch.dtype,
+    label_dtype: torch.dtype,
+    irn: ModuleType,
+) -> None:
+    edge, label = inputs(shape, dtype)
+    losses = ops.affinity_loss(edge, label.to(label_dtype), radius=radius, num_classes=2)
+    truth = irn.affinity_losses(edge.double(), label, radius)
+    for name, value in truth.items():
+        assert_close(getattr(losses, name), value.to(checks.accumulation_dtype(dtype)))
+
+
+@pytest.mark.parametrize("name", ["fg_positive", "bg_positive", "negative"])
+def test_gradient_of_each_loss_matches_the_definition(name: str, irn: ModuleType) -> None:
+    edge, label = inputs((2, 6, 9), torch.float64)
+    edge.requires_grad_()
+    losses = ops.affinity_loss(edge, label, radius=3, num_classes=2)
+    truth = irn.affinity_losses(edge, label, 3)[name]
+    grad, expected = (torch.autograd.grad(v, edge)[0] for v in (getattr(losses, name), truth))
+    assert_close(grad, expected)
+
+
+def test_gradient() -> None:
+    edge, label = inputs((2, 6, 9), torch.float64)
+    edge.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda e: ops.affinity_loss(e, label, radius=3, num_classes=2), edge
+    )
+
+
+def test_gradient_of_a_half_edge_is_half() -> None:
+    edge, label = inputs((2, 6, 9), torch.bfloat16)
+    wide = edge.double().requires_grad_()
+    edge.requires_grad_()
+    for e in (edge, wide):
+        ops.affinity_loss(e, label, radius=3, num_classes=2).total.backward()
+    assert edge.grad is not None
+    assert wide.grad is not None
+    assert_close(edge.grad, wide.grad.bfloat16())
+
+
+def test_total() -> None:
+    losses = ops.AffinityLosses(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(10.0))
+    assert losses.total == 6.0  # ((1 + 3) / 2 + 10) / 2
+
+
+def test_with_and_without_gradient_agree() -> None:
+    edge, label = inputs((2, 20, 31), torch.float32)
+    plain = ops.affinity_loss(edge, label, radius=5, num_classes=2)
+    with_gradient = ops.affinity_loss(edge.requires_grad_(), label, radius=5, num_classes=2)
+    assert not plain.total.requires_grad
+    assert_close(tuple(v.detach() for v in with_gradient), tuple(plain), rtol=0, atol=0)
+
+
+def test_equals_the_affinities_of_path_affinity() -> None:
+    """The three losses, from the stored (B, P, N)."""
+    edge, _ = inputs((2, 63, 100), torch.float32)
+    label = torch.ones(2, 63, 100, dtype=torch.int64)
+    affinity = ops.path_affinity(edge.double(), radius=5)
+    losses = ops.affinity_loss(edge, label, radius=5, num_classes=1)
+    assert_close(losses.fg_positive, -(affinity + 1e-5).log().mean().float())
+
+
+@pytest.mark.parametrize("shape", [(0, 9, 9), (2, 1, 1), (2, 4, 30)], ids=str)
+def test_no_pairs(shape: tuple[int, int, int]) -> None:
+    edge, label = inputs(shape, torch.float32)
+    edge.requires_grad_()
+    losses = ops.affinity_loss(edge, label, radius=5, num_classes=2)
+    losses.total.backward()
+    assert tuple(losses) == (0, 0, 0)
+    assert edge.grad is not None
+    assert not edge.grad.any()
+
+
+def test_void_takes_part_in_no_pair() -> None:
+    edge, label = inputs((2, 9, 9), torch.float32)
+    edge.requires_grad_()
+    losses = ops.affinity_loss(edge, torch.full_like(label, 255), radius=3, num_classes=2)
+    losses.total.backward()
+    assert tuple(losses) == (0, 0, 0)
+    assert edge.grad is not None
+    assert not edge.grad.any()
+
+
+def test_saturated_edges_stay_finite() -> None:
+    for value in (0.0, 1.0):
+        edge = torch.full((1, 1, 6, 9), value, requires_grad=True)
+        _, label = inputs((1, 6, 9), torch.float32)
+        ops.affinity_loss(edge, label, radius=3, num_classes=2).total.backward()
+        assert edge.grad is not None
+        assert edge.grad.isfinite().all()
+
+
+def test_strided_arguments() -> None:
+    edge, label = inputs((2, 6, 9), torch.float32)
+    plain = ops.affinity_loss(edge, label, radius=3, num_classes=2)
+    strided = ops.affinity_loss(
+        edge.mT.contiguous().mT, label.mT.contiguous().mT, radius=3, num_classes=2
+    )
+    assert_close(tuple(strided), tuple(plain), rtol=0, atol=0)
+
+
+def test_the_affinities_are_not_stored(largest_allocation: Callable[..., int]) -> None:
+    edge, label = inputs((2, 40, 40), torch.float32)
+    edge.requires_grad_()
+    size = largest_allocation(
+        lambda: ops.affinity_loss(edge, label, radius=5, num_classes=2).total.backward()
+    )
+    affinities = ops.path_affinity(edge, radius=5)
+    assert size <= 3 * edge.nbytes
+    assert size < affinities.nbytes / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("edge", {"edge": torch.zeros(2, 9, 9)}),
+        ("edge", {"edge": torch.zeros(2, 1, 9, 9, dtype=torch.int64)}),
+        ("edge", {"edge": torch.full((2, 1, 9, 9), 1.5)}),
+        ("edge", {"edge": torch.full((2, 1, 9, 9), float("nan"))}),
+        ("label", {"label": torch.zeros(2, 1, 9, 9, dtype=torch.int64)}),
+        ("label", {"label": torch.zeros(2, 9, 9)}),
+        ("label", {"label": torch.full((2, 9, 9), 3)}),
+        ("label", {"label": torch.full((2, 9, 9), -1)}),
+        ("radius", {"radius": 1}),
+        ("num_classes", {"num_classes": 0}),
+    ],
+)
+def test_bad_arguments_are_named(name: str, change: dict[str, object]) -> None:
+    label = torch.zeros(2, 9, 9, dtype=torch.int64)
+    arguments = {"edge": torch.zeros(2, 1, 9, 9), "label": label, "radius": 3, "num_classes": 2}
+    with pytest.raises((ValueError, TypeError), match=f"affinity_loss: {name} "):
+        ops.affinity_loss(**(arguments | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_opcheck(gradient: bool) -> None:
+    edge, label = inputs((2, 6, 9), torch.float32)
+    edge.requires_grad_(gradient)
+    arguments = (edge, label, 3.0, 2, gradient, "auto")
+    torch.library.opcheck(torch.ops.c2am.affinity_loss, arguments)
+
+
+def test_compiles_to_one_graph() -> None:
+    edge, label = inputs((2, 6, 9), torch.float32)
+    edge.requires_grad_()
+
+    def total(edge: Tensor) -> Tensor:
+        return ops.affinity_loss(edge, label, radius=3, num_classes=2).total
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    grads = [torch.autograd.grad(function(edge), edge)[0] for function in (compiled, total)]
+    assert_close(*grads)
+
+
+@pytest.mark.gpu
+def test_cuda_matches_the_cpu() -> None:
+    edge, label = inputs((2, 63, 100), torch.float32)
+    grads = []
+    for device in ("cpu", "cuda"):
+        e = edge.to(device).requires_grad_()
+        ops.affinity_loss(e, label.to(device), radius=5, num_classes=2).total.backward()
+        assert e.grad is not None
+        grads.append(e.grad.cpu())
+    assert_close(*grads)

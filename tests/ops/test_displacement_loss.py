@@ -1,0 +1,144 @@
+"""displacement_loss against loops over pairs in float64, values and gradients."""
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+LABELS = torch.tensor([0, 1, 2, 255])
+
+
+def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    batch, height, width = shape
+    field = 3 * torch.randn(batch, 2, height, width).to(dtype)
+    return field, LABELS[torch.randint(0, 4, shape)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("label_dtype", [torch.uint8, torch.int64], ids=str)
+@pytest.mark.parametrize(("shape", "radius"), [((2, 7, 3), 2), ((2, 6, 9), 3), ((1, 9, 11), 5)])
+def test_matches_the_definition(
+    shape: tuple[int, int, int],
+    radius: float,
+    dtype: torch.dtype,
+    label_dtype: torch.dtype,
+    irn: ModuleType,
+) -> None:
+    field, label = inputs(shape, dtype)
+    losses = ops.displacement_loss(field, label.to(label_dtype), radius=radius)
+    truth = irn.displacement_losses(field.double(), label, radius)
+    for name, value in truth.items():
+        assert_close(getattr(losses, name), value.to(checks.accumulation_dtype(dtype)))
+
+
+@pytest.mark.parametrize("name", ["fg_positive", "bg_positive"])
+def test_gradient_of_each_loss_matches_the_definition(name: str, irn: ModuleType) -> None:
+    field, label = inputs((2, 6, 9), torch.float64)
+    field.requires_grad_()
+    losses = ops.displacement_loss(field, label, radius=3)
+    truth = irn.displacement_losses(field, label, 3)[name]
+    grad, expected = (torch.autograd.grad(v, field)[0] for v in (getattr(losses, name), truth))
+    assert_close(grad, expected)
+
+
+def test_gradient() -> None:
+    field, label = inputs((2, 6, 9), torch.float64)
+    field.requires_grad_()
+    assert torch.autograd.gradcheck(lambda d: ops.displacement_loss(d, label, radius=3), field)
+
+
+def test_vectors_to_a_common_centroid_cost_nothing() -> None:
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(15.0), indexing="ij")
+    to_centroid = torch.stack([4.5 - y, 7.25 - x])[None]
+    object_everywhere = torch.ones(1, 12, 15, dtype=torch.uint8)
+    assert ops.displacement_loss(to_centroid, object_everywhere, radius=5).fg_positive == 0
+    from_centroid = ops.displacement_loss(-to_centroid, object_everywhere, radius=5)
+    assert from_centroid.fg_positive > 1
+    constant = torch.full_like(to_centroid, 3)
+    background = torch.zeros_like(object_everywhere)
+    assert ops.displacement_loss(constant, background, radius=5).bg_positive == 0
+
+
+def test_total() -> None:
+    assert ops.DisplacementLosses(torch.tensor(1.0), torch.tensor(3.0)).total == 2.0
+
+
+def test_with_and_without_gradient_agree() -> None:
+    field, label = inputs((2, 20, 31), torch.float32)
+    plain = ops.displacement_loss(field, label, radius=5)
+    with_gradient = ops.displacement_loss(field.requires_grad_(), label, radius=5)
+    assert not plain.total.requires_grad
+    assert_close(tuple(v.detach() for v in with_gradient), tuple(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(0, 9, 9), (2, 1, 1), (2, 4, 30)], ids=str)
+def test_no_pairs(shape: tuple[int, int, int]) -> None:
+    field, label = inputs(shape, torch.float32)
+    field.requires_grad_()
+    losses = ops.displacement_loss(field, label, radius=5)
+    losses.total.backward()
+    assert tuple(losses) == (0, 0)
+    assert field.grad is not None
+    assert not field.grad.any()
+
+
+def test_gradient_of_a_half_field_is_half() -> None:
+    field, label = inputs((2, 6, 9), torch.bfloat16)
+    wide = field.double().requires_grad_()
+    field.requires_grad_()
+    for d in (field, wide):
+        ops.displacement_loss(d, label, radius=3).total.backward()
+    assert field.grad is not None
+    assert wide.grad is not None
+    assert_close(field.grad, wide.grad.bfloat16())
+
+
+def test_strided_arguments() -> None:
+    field, label = inputs((2, 6, 9), torch.float32)
+    plain = ops.displacement_loss(field, label, radius=3)
+    strided = ops.displacement_loss(field.mT.contiguous().mT, label.mT.contiguous().mT, radius=3)
+    assert_close(tuple(strided), tuple(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("displacement", {"displacement": torch.zeros(2, 1, 9, 9)}),
+        ("displacement", {"displacement": torch.zeros(2, 2, 9, 9, dtype=torch.int64)}),
+        ("displacement", {"displacement": torch.full((2, 2, 9, 9), float("nan"))}),
+        ("label", {"label": torch.zeros(2, 9, 8, dtype=torch.int64)}),
+        ("label", {"label": torch.zeros(2, 9, 9)}),
+        ("label", {"label": torch.full((2, 9, 9), 256)}),
+        ("radius", {"radius": 1}),
+    ],
+)
+def test_bad_arguments_are_named(name: str, change: dict[str, object]) -> None:
+    label = torch.zeros(2, 9, 9, dtype=torch.int64)
+    arguments = {"displacement": torch.zeros(2, 2, 9, 9), "label": label, "radius": 3}
+    with pytest.raises((ValueError, TypeError), match=f"displacement_loss: {name} "):
+        ops.displacement_loss(**(arguments | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_opcheck(gradient: bool) -> None:
+    field, label = inputs((2, 6, 9), torch.float32)
+    field.requires_grad_(gradient)
+    arguments = (field, label, 3.0, gradient, "auto")
+    torch.library.opcheck(torch.ops.c2am.displacement_loss, arguments)
+
+
+def test_compiles_to_one_graph() -> None:
+    field, label = inputs((2, 6, 9), torch.float32)
+    field.requires_grad_()
+
+    def total(field: Tensor) -> Tensor:
+        return ops.displacement_loss(field, label, radius=3).total
+
+    compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
+    grads = [torch.autograd.grad(function(field), field)[0] for function in (compiled, total)]
+    assert_close(*grads)

@@ -1,0 +1,112 @@
+"""path_affinity against loops over pairs and path pixels in float64."""
+
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from c2am import ops
+from c2am.ops import checks
+
+
+def expected(irn: ModuleType, edge: Tensor, radius: float) -> Tensor:
+    """(B, P, N), pair by pair."""
+    count = len(ops.path_offsets(radius))
+    maps = [
+        torch.stack([irn.affinity(e, s, t) for s, t in irn.pairs(*e.shape, radius)])
+        for e in edge[:, 0].double()
+    ]
+    return torch.stack(maps).view(len(edge), count, -1)
+
+
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@pytest.mark.parametrize(("size", "radius"), [((7, 3), 2), ((6, 9), 3.2), ((9, 11), 5)])
+def test_matches_the_definition(
+    size: tuple[int, int], radius: float, dtype: torch.dtype, irn: ModuleType
+) -> None:
+    edge = torch.rand(2, 1, *size).to(dtype)
+    assert_close(ops.path_affinity(edge, radius=radius), expected(irn, edge, radius).to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius", "pairs"),
+    [((2, 1, 1, 1), 5, 0), ((1, 1, 4, 30), 5, 0), ((0, 1, 9, 9), 5, 5), ((1, 1, 63, 100), 5, 5428)],
+)
+def test_shape(shape: tuple[int, ...], radius: float, pairs: int) -> None:
+    affinity = ops.path_affinity(torch.rand(shape), radius=radius)
+    assert affinity.shape == (shape[0], 34, pairs)
+
+
+def test_a_wall_parts_its_two_sides() -> None:
+    edge = torch.zeros(1, 1, 8, 9)
+    edge[..., 4] = 1
+    affinity = ops.path_affinity(edge, radius=3)
+    right_by_two = [(p.dy, p.dx) for p in ops.path_offsets(3)].index((0, 2))
+    # Sources are the columns 2..6; those from 2 to 4 meet the wall at 4.
+    assert affinity[0, right_by_two].view(6, 5)[0].tolist() == [0, 0, 0, 1, 1]
+
+
+def test_strided_edge() -> None:
+    edge = torch.rand(2, 1, 9, 12)
+    strided = edge.mT.contiguous().mT
+    assert ops.path_affinity(strided, radius=3).equal(ops.path_affinity(edge, radius=3))
+
+
+def test_gradient() -> None:
+    edge = torch.rand(2, 1, 6, 9, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda e: ops.path_affinity(e, radius=3), edge)
+
+
+def test_gradient_of_equal_pixels_goes_to_the_source() -> None:
+    edge = torch.full((1, 1, 6, 9), 0.5, requires_grad=True)
+    ops.path_affinity(edge, radius=3).sum().backward()
+    assert edge.grad is not None
+    interior = torch.zeros(6, 9)
+    interior[:4, 2:7] = -12  # displacements
+    assert_close(edge.grad[0, 0], interior)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_gradient_of_a_half_edge_is_half(dtype: torch.dtype) -> None:
+    edge = torch.rand(1, 1, 6, 9).to(dtype).requires_grad_()
+    wide = edge.detach().double().requires_grad_()
+    for e in (edge, wide):
+        ops.path_affinity(e, radius=3).double().square().mean().backward()
+    assert edge.grad is not None
+    assert wide.grad is not None
+    assert_close(edge.grad, wide.grad.to(dtype), rtol=0.05, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "edge", "radius"),
+    [
+        ("edge", torch.zeros(2, 9, 9), 3),
+        ("edge", torch.zeros(2, 2, 9, 9), 3),
+        ("edge", torch.zeros(2, 1, 9, 9, dtype=torch.uint8), 3),
+        ("edge", torch.full((2, 1, 9, 9), float("nan")), 3),
+        ("radius", torch.zeros(2, 1, 9, 9), 1),
+    ],
+)
+def test_bad_arguments_are_named(name: str, edge: Tensor, radius: float) -> None:
+    with pytest.raises((ValueError, TypeError), match=f"path_affinity: {name} "):
+        ops.path_affinity(edge, radius=radius)
+
+
+def test_opcheck() -> None:
+    edge = torch.rand(2, 1, 6, 9, requires_grad=True)
+    torch.library.opcheck(torch.ops.c2am.path_affinity, (edge, 3.0, "auto"))
+    grad = torch.rand(2, 12, 20)
+    backward = torch.ops.c2am.path_affinity_backward
+    torch.library.opcheck(backward, (grad, edge.detach(), 3.0))
+
+
+def test_compiles_to_one_graph() -> None:
+    edge = torch.rand(2, 1, 6, 9, requires_grad=True)
+    compiled = torch.compile(ops.path_affinity, fullgraph=True, backend="aot_eager")
+    grads = [
+        torch.autograd.grad(function(edge, radius=3).square().sum(), edge)[0]
+        for function in (compiled, ops.path_affinity)
+    ]
+    assert_close(*grads)
