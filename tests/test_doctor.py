@@ -11,7 +11,7 @@ from c2am import doctor, ops
 
 @pytest.fixture
 def console():
-    return Console(record=True, width=200, file=open("/dev/null", "w"))  # noqa: SIM115
+    return Console(record=True, width=200, file=open("/dev/null", "w"))
 
 
 def test_doctor_tells_versions_and_the_backend_of_every_op(console):

@@ -4,6 +4,7 @@ It reads only what the other stages have written, so it works on a run that is n
 says what is missing.
 """
 
+import sys
 from pathlib import Path
 
 from c2am.config import PipelineConfig
@@ -64,6 +65,7 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
         facts=_facts(config, dataset),
         kinds=kinds,
         methods=page.method_rows(methods, kinds),
+        about=[(name, _about(name, config)) for name in config.methods],
         other_rows=page.other_paper_rows(methods),
         class_rows=page.class_rows(methods, kinds),
         errors=page.error_rows(methods, kinds),
@@ -91,6 +93,12 @@ def expected_stages(config: PipelineConfig) -> list[StageKey]:
     return stages
 
 
+def _about(name: str, config: PipelineConfig) -> str:
+    """What a method is: the first paragraph of its module's documentation."""
+    module = sys.modules[type(build_method(name, config.front_door)).__module__]
+    return " ".join((module.__doc__ or "").split("\n\n")[0].split())
+
+
 def _facts(config: PipelineConfig, dataset: Dataset) -> list[tuple[str, str]]:
     data = config.data
     return [
@@ -101,7 +109,7 @@ def _facts(config: PipelineConfig, dataset: Dataset) -> list[tuple[str, str]]:
         ("Segmenter scored on", data.val_list),
         ("Classifier", config.classifier.backbone),
         ("Segmenter", config.segmenter.backbone),
-        ("Seed", str(config.seed)),
+        ("Random seed", str(config.seed)),
     ]
 
 

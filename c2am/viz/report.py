@@ -54,6 +54,7 @@ class Report:
     facts: list[tuple[str, str]]
     kinds: list[ScoreKind]
     methods: list[MethodRow]
+    about: list[tuple[str, str]]
     other_rows: list[PaperRow]
     class_rows: list[tuple[str, list[list[Cell]]]]
     errors: list[tuple[str, list[tuple[float, float] | None]]]
@@ -70,9 +71,13 @@ class Report:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def missing(self) -> list[StageRow]:
-        """Stages of the run that have not finished."""
-        return [row for row in self.stages if not row.done]
+    def missing(self) -> dict[str, list[str]]:
+        """Stages of the run that have not finished, with the methods they lack."""
+        found: dict[str, list[str]] = {}
+        for row in self.stages:
+            if not row.done:
+                found.setdefault(row.stage, []).extend([row.method] if row.method else [])
+        return found
 
 
 def method_rows(methods: Sequence[MethodSummary], kinds: Sequence[ScoreKind]) -> list[MethodRow]:

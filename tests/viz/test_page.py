@@ -72,6 +72,7 @@ def test_page_shows_the_numbers_of_the_run_beside_those_of_the_paper(config, wor
     assert "CAM cam 40.0 38.0 50.0 48.3 65.9 63.5 64.8" in page.text
     assert "C²AM c2am 45.0 +5.0 43.0 +5.0 55.0 +5.0 52.1 69.6 67.5 67.7" in page.text
     assert f"RCA ResNet38 not in this run {DASH} 74.1 72.2 72.8" in page.text
+    assert "cam CAM of the baseline classifier as it is" in page.text
     assert "background 80.0 80.0" in page.text
     assert f"cost $5_and$ {DASH} {DASH}" in page.text
     assert "CAM 25.0 12.5 25.0 12.5 25.0 12.5" in page.text
@@ -118,9 +119,9 @@ def test_links_lead_to_sections_and_tables_have_captions(config, workspace, data
 def test_an_empty_run_says_what_is_missing(config, tmp_path, dataset):
     page, metrics = make_page(config, Workspace(tmp_path / "empty"), dataset)
     assert "This run is not finished." in page.text
-    for name in ("classifier", "global_cam", "front_door (c2am)", "predictions (cam)"):
+    for name in ("classifier", "global_cam", "front_door (c2am)", "predictions (cam, c2am)"):
         assert name in page.text
-    assert "front_door (cam)" not in page.text  # plain CAM trains nothing there
+    assert "front_door (cam" not in page.text  # plain CAM trains nothing there
     assert "No scores" in page.text
     assert not page.images
     assert metrics["stages"] == 0
