@@ -17,7 +17,7 @@ import importlib.util
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Literal
 
 import torch
@@ -59,13 +59,26 @@ def define(
     setup_context: Callable[..., None] | None = None,
     backward: Callable[..., Any] | None = None,
 ) -> None:
-    """Register `c2am::<op>` with torch: schema, kernel for any device, fake kernel, autograd."""
+    """Register `c2am::<op>` with torch: schema, kernel for any device, fake kernel, autograd.
+
+    The kernel computes in the dtypes that it chooses, whatever autocast is on around it.
+    """
     name = f"c2am::{op}"
     torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(name, "default", kernel)
+    torch.library.impl(name, "default", _without_autocast(kernel))
     torch.library.register_fake(name, fake)
     if backward is not None:
         torch.library.register_autograd(name, backward, setup_context=setup_context)
+
+
+def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(kernel)
+    def guarded(*arguments: Any) -> Any:
+        device = next(a.device for a in arguments if isinstance(a, torch.Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return kernel(*arguments)
+
+    return guarded
 
 
 def ops() -> tuple[str, ...]:

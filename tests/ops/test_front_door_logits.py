@@ -64,8 +64,8 @@ def test_matches_the_definition(
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_lse_keeps_the_digits_of_small_logits(backend: str, triton_device: torch.device) -> None:
-    logits = torch.tensor([[1e-4, -1e-4, 0.0]])
-    global_cam = torch.rand(3, 128, 128)
+    logits = torch.tensor([[1e-5, -1e-5, 0.0]])
+    global_cam = torch.rand(3, 5, 5)
     result = ops.front_door_logits(
         logits.to(triton_device), global_cam.to(triton_device), pooling="lse", backend=backend
     )
