@@ -15,6 +15,7 @@ from c2am.stages.context import StageContext
 from c2am.viz import report as page
 from c2am.viz.gallery import Gallery, build_gallery, choose_images
 from c2am.viz.summary import (
+    ScoreKind,
     StageKey,
     read_losses,
     stage_rows,
@@ -64,6 +65,7 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
         title=config.name,
         facts=_facts(config, dataset),
         kinds=kinds,
+        lists={kind.key: _list_of(kind, config) for kind in kinds},
         methods=page.method_rows(methods, kinds),
         about=[(name, _about(name, config)) for name in config.methods],
         other_rows=page.other_paper_rows(methods),
@@ -91,6 +93,11 @@ def expected_stages(config: PipelineConfig) -> list[StageKey]:
         trained_here = [name for name in methods if stage != "front_door" or methods[name].trains]
         stages += [(stage, name) for name in trained_here]
     return stages
+
+
+def _list_of(kind: ScoreKind, config: PipelineConfig) -> str:
+    """The list of images that a score is of."""
+    return config.data.score_list if kind.metric == "score" else config.data.val_list
 
 
 def _about(name: str, config: PipelineConfig) -> str:

@@ -38,11 +38,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class MethodRow:
-    """A row of the method table: cells of this run, and the paper's row, where there is one."""
+    """A row of the method table: cells of this run, and the paper's row, where there is one.
+
+    The thresholds are the background thresholds that seeds and pseudo masks were scored at.
+    """
 
     title: str
     name: str
     cells: list[Cell]
+    seed_threshold: float | None
+    mask_threshold: float | None
     paper: PaperRow | None
 
 
@@ -53,6 +58,7 @@ class Report:
     title: str
     facts: list[tuple[str, str]]
     kinds: list[ScoreKind]
+    lists: dict[str, str]
     methods: list[MethodRow]
     about: list[tuple[str, str]]
     other_rows: list[PaperRow]
@@ -94,7 +100,14 @@ def method_rows(methods: Sequence[MethodSummary], kinds: Sequence[ScoreKind]) ->
             percent = None if value is None else 100 * value
             cells.append(Cell(percent, best and len(methods) > 1, gain))
         rows.append(
-            MethodRow(method_title(method.name), method.name, cells, paper_row(method.name))
+            MethodRow(
+                title=method_title(method.name),
+                name=method.name,
+                cells=cells,
+                seed_threshold=method.seed_threshold,
+                mask_threshold=method.mask_threshold,
+                paper=paper_row(method.name),
+            )
         )
     return rows
 
@@ -211,7 +224,8 @@ def render(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=_percent, gain=_gain, duration=_duration, memory=_memory)
+    filters = {"percent": _percent, "gain": _gain, "threshold": _threshold}
+    environment.filters.update(filters, duration=_duration, memory=_memory)
     template = environment.get_template("report.html.j2")
     return template.render(report=report, paper_columns=_SCORES_OF_PAPER)
 
@@ -241,6 +255,10 @@ def _percent(value: float | None) -> str:
 
 def _gain(value: float) -> str:
     return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")  # a minus sign as wide as the plus
+
+
+def _threshold(value: float | None) -> str:
+    return _DASH if value is None else f"{value:.2f}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -1,0 +1,1 @@
+"""Colour maps, overlays, figures, and the HTML report of a run."""
