@@ -4,8 +4,9 @@
 //   T = A D^-1, D = diag(column sums of A)
 //   out = (cam * (1 - edge)) T^steps
 //
-// T^n is computed through the symmetric S = D^-1/2 A D^-1/2: T^n = D^1/2 S^n D^-1/2. A is stored as
-// one plane per displacement, half of them by symmetry, so that memory is O(34 N) for radius 5.
+// T is similar to the symmetric D^-1/2 A D^-1/2, so its spectrum lies in [-1, 1] and T^n can be a
+// Chebyshev sum. A is stored as one plane per displacement, half of them by symmetry, so that
+// memory is O(34 N) for radius 5.
 #pragma once
 
 #include <cstddef>
@@ -36,8 +37,8 @@ struct RandomWalk {
   double radius;
   double beta;
   int64_t steps;
-  bool chebyshev;    // else apply S `steps` times
-  double tolerance;  // of the Chebyshev sum, as a bound on |error| in the norm of S
+  bool chebyshev;    // else take every step
+  double tolerance;  // of the Chebyshev sum: bound of the error in the norm sum_i D_i x_i^2
 };
 
 // The grid with a margin of zeros wide enough for every displacement, flattened: neighbours are at

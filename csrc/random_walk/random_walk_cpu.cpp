@@ -7,15 +7,14 @@
 namespace c2am {
 namespace {
 
-constexpr int64_t kTile = 2048;  // pixels of one task; its rows of S stay in the L2 cache
+constexpr int64_t kTile = 2048;  // pixels of one task; its rows of A stay in the L2 cache
 
 struct Transition {
   PaddedGrid grid;
   std::vector<Path> paths;
-  std::vector<int64_t> steps;  // (P,) distance of a neighbour in the padded grid
-  std::vector<float> planes;   // (P, size): S[i, i + steps[p]], zero where either is a wall
-  std::vector<float> self;     // (size,): S[i, i]
-  std::vector<float> root;     // (size,): D^1/2, zero in the margin
+  std::vector<int64_t> steps;         // (P,) distance of a neighbour in the padded grid
+  std::vector<float> planes;          // (P, size): A[i, i + steps[p]], zero where either is a wall
+  std::vector<float> inverse_degree;  // (size,): 1 / D_i, zero in the margin
 };
 
 // values[i] = min over the path of strength[i + offset]; i from 0 to n - 1.
@@ -28,35 +27,36 @@ C2AM_CLONES void weakest_link(const float* strength, const int64_t* offsets, int
   }
 }
 
-// Eq. 10, one step: out[i - first] = (S x)[i] for the pixels first .. last - 1 of the padded grid.
-C2AM_CLONES void multiply(const float* planes, int64_t size, const int64_t* steps, int count,
-                          const float* self, const float* x, float* out, int64_t first,
-                          int64_t last) {
+// Eq. 10, one step of the walk, for the pixels first .. last - 1 of the padded grid:
+// out[i - first] = (x T)_i = x_i + sum_j A_ij (x_j - x_i) / D_i. In this form rounding does not
+// pile up over the steps where links are weak and x_i should stay as it is.
+C2AM_CLONES void step(const float* planes, int64_t size, const int64_t* steps, int count,
+                      const float* inverse_degree, const float* x, float* out, int64_t first,
+                      int64_t last) {
   using V = Vector<16>;
   int64_t i = first;
   for (; i + 16 <= last; i += 16) {
-    V sum, weight, value;
-    load(weight, self + i);
-    load(value, x + i);
-    sum = weight * value;
+    V here, weight, value, flow = {};
+    load(here, x + i);
     for (int p = 0; p < count; ++p) {
       const float* plane = planes + p * size + i;
       load(weight, plane);
       load(value, x + i + steps[p]);
-      sum += weight * value;
+      flow += weight * (value - here);
       load(weight, plane - steps[p]);
       load(value, x + i - steps[p]);
-      sum += weight * value;
+      flow += weight * (value - here);
     }
-    store(out + (i - first), sum);
+    load(weight, inverse_degree + i);
+    store(out + (i - first), here + weight * flow);
   }
   for (; i < last; ++i) {
-    float sum = self[i] * x[i];
+    float flow = 0;
     for (int p = 0; p < count; ++p) {
       const float* plane = planes + p * size + i;
-      sum += plane[0] * x[i + steps[p]] + plane[-steps[p]] * x[i - steps[p]];
+      flow += plane[0] * (x[i + steps[p]] - x[i]) + plane[-steps[p]] * (x[i - steps[p]] - x[i]);
     }
-    out[i - first] = sum;
+    out[i - first] = x[i] + inverse_degree[i] * flow;
   }
 }
 
@@ -100,38 +100,25 @@ void fill_affinities(Transition& t, const std::vector<float>& strength, int thre
   });
 }
 
-// S = D^-1/2 A D^-1/2 in place of A.
-void normalise(Transition& t, int threads) {
-  const int64_t size = t.grid.size;
-  const int count = static_cast<int>(t.steps.size());
-  std::vector<float> ones(size, 0.0f), inverse(size, 0.0f);
-  for (int64_t y = 0; y < t.grid.height; ++y) {
-    std::fill_n(ones.begin() + t.grid.index(y, 0), t.grid.width, 1.0f);
-  }
-  t.self = ones;
-  t.root.assign(size, 0.0f);
+// D_i = 1 + sum_j A_ij.
+void fill_degrees(Transition& t, int threads) {
+  t.inverse_degree.assign(t.grid.size, 0.0f);
   for_tiles(t.grid, threads, [&](int64_t first, int64_t last) {
-    multiply(t.planes.data(), size, t.steps.data(), count, t.self.data(), ones.data(),
-             t.root.data() + first, first, last);
-    for (int64_t i = first; i < last; ++i) {
-      t.root[i] = std::sqrt(t.root[i]) * ones[i];
-      inverse[i] = ones[i] > 0 ? 1.0f / t.root[i] : 0.0f;
+    float degree[kTile];
+    std::fill_n(degree, last - first, 1.0f);
+    for (size_t p = 0; p < t.steps.size(); ++p) {
+      const float* plane = t.planes.data() + p * t.grid.size;
+      for (int64_t i = first; i < last; ++i) degree[i - first] += plane[i] + plane[i - t.steps[p]];
     }
-  });
-  for_tiles(t.grid, threads, [&](int64_t first, int64_t last) {
-    for (int p = 0; p < count; ++p) {
-      float* plane = t.planes.data() + p * size;
-      for (int64_t i = first; i < last; ++i) plane[i] *= inverse[i] * inverse[i + t.steps[p]];
-    }
-    for (int64_t i = first; i < last; ++i) t.self[i] = inverse[i] * inverse[i];
+    for (int64_t i = first; i < last; ++i) t.inverse_degree[i] = 1.0f / degree[i - first];
   });
 }
 
 Transition make_transition(const float* edge, const PaddedGrid& grid, const RandomWalk& walk,
                            int threads) {
-  Transition t{grid, path_table(walk.radius), {}, {}, {}, {}};
+  Transition t{grid, path_table(walk.radius), {}, {}, {}};
   fill_affinities(t, link_strength(grid, edge, walk.beta), threads);
-  normalise(t, threads);
+  fill_degrees(t, threads);
   return t;
 }
 
@@ -143,7 +130,7 @@ struct Iterates {
   std::vector<float> current, previous, sum;
 };
 
-// A term of the recurrence: next = scale * S current - keep * previous, sum += coefficient * next.
+// A term of the recurrence: next = scale * current T - keep * previous, sum += coefficient * next.
 struct Term {
   float scale, keep, coefficient;
 };
@@ -154,8 +141,8 @@ void advance(const Transition& t, Iterates& v, int64_t maps, Term term, int thre
     for (int64_t k = 0; k < maps; ++k) {
       float* older = v.previous.data() + k * v.size;
       float* sum = v.sum.data() + k * v.size;
-      multiply(t.planes.data(), t.grid.size, t.steps.data(), static_cast<int>(t.steps.size()),
-               t.self.data(), v.current.data() + k * v.size, product, first, last);
+      step(t.planes.data(), t.grid.size, t.steps.data(), static_cast<int>(t.steps.size()),
+           t.inverse_degree.data(), v.current.data() + k * v.size, product, first, last);
       for (int64_t i = first; i < last; ++i) {
         older[i] = term.scale * product[i - first] - term.keep * older[i];
         sum[i] += term.coefficient * older[i];
@@ -165,7 +152,8 @@ void advance(const Transition& t, Iterates& v, int64_t maps, Term term, int thre
   std::swap(v.current, v.previous);
 }
 
-// sum = S^steps current, by the three-term recurrence T_{k+1} = 2 S T_k - T_{k-1}.
+// sum = current T^steps = sum of c_k y_k, where y_0 = current, y_1 = y_0 T and
+// y_{k+1} = 2 y_k T - y_{k-1}.
 void chebyshev_power(const Transition& t, Iterates& v, int64_t maps, const RandomWalk& walk,
                      int threads) {
   const std::vector<double> c = chebyshev_coefficients(walk.steps, walk.tolerance);
@@ -193,15 +181,14 @@ void random_walk_cpu(const float* cam, const float* edge, float* out, int64_t ma
   const int64_t pixels = height * width;
   for (int64_t k = 0; k < maps; ++k) {
     for (int64_t i = 0; i < pixels; ++i) {
-      const int64_t at = grid.index(i / width, i % width);
-      v.current[k * grid.size + at] = cam[k * pixels + i] * (1.0f - edge[i]) * t.root[at];
+      const int64_t at = k * grid.size + grid.index(i / width, i % width);
+      v.current[at] = cam[k * pixels + i] * (1.0f - edge[i]);
     }
   }
   (walk.chebyshev ? chebyshev_power : plain_power)(t, v, maps, walk, threads);
   for (int64_t k = 0; k < maps; ++k) {
     for (int64_t i = 0; i < pixels; ++i) {
-      const int64_t at = grid.index(i / width, i % width);
-      out[k * pixels + i] = v.sum[k * grid.size + at] / t.root[at];
+      out[k * pixels + i] = v.sum[k * grid.size + grid.index(i / width, i % width)];
     }
   }
 }

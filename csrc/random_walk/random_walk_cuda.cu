@@ -61,88 +61,72 @@ __global__ void affinity_kernel(const float* strength,  // (size,)
   }
 }
 
-// Sum over j of A[i, j] x_j, without the diagonal. x == nullptr stands for ones.
-__device__ float gather(const float* planes, const float* x, int64_t i, const Layout& l) {
-  float sum = 0.0f;
-  for (int dy = 0; dy <= l.reach; ++dy) {
-    for (int dx = -l.reach; dx <= l.reach; ++dx) {
-      if (!first_of_pair(l, dy, dx)) continue;
-      const int64_t step = int64_t{dy} * l.stride + dx;
-      sum += planes[i] * (x ? x[i + step] : 1.0f) + planes[i - step] * (x ? x[i - step] : 1.0f);
-      planes += l.size;
-    }
-  }
-  return sum;
-}
-
-// Eq. 10: inverse[i] = D_i^-1/2, with D_i = 1 + sum_j A[i, j].
-__global__ void degree_kernel(const float* planes,  // (P, size)
-                              float* inverse,       // (size,)
+// Eq. 10: inverse_degree[i] = 1 / D_i, with D_i = 1 + sum_j A[i, j].
+__global__ void degree_kernel(const float* planes,    // (P, size)
+                              float* inverse_degree,  // (size,)
                               Layout l) {
   const int64_t pixel = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (pixel >= int64_t{l.height} * l.width) return;
   const int64_t i = padded(l, pixel);
-  inverse[i] = rsqrtf(1.0f + gather(planes, nullptr, i, l));
-}
-
-// S = D^-1/2 A D^-1/2 in place of A.
-__global__ void normalise_kernel(float* planes,         // (P, size)
-                                 const float* inverse,  // (size,)
-                                 Layout l) {
-  const int64_t pixel = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
-  if (pixel >= int64_t{l.height} * l.width) return;
-  const int64_t i = padded(l, pixel);
+  float degree = 1.0f;
   for (int dy = 0; dy <= l.reach; ++dy) {
     for (int dx = -l.reach; dx <= l.reach; ++dx) {
       if (!first_of_pair(l, dy, dx)) continue;
-      planes[i] *= inverse[i] * inverse[i + int64_t{dy} * l.stride + dx];
+      degree += planes[i] + planes[i - int64_t{dy} * l.stride - dx];
       planes += l.size;
     }
   }
+  inverse_degree[i] = 1.0f / degree;
 }
 
-// current = cam (1 - edge) D^1/2, sum = first * current.
-__global__ void start_kernel(const float* cam,      // (K, H, W)
-                             const float* edge,     // (H, W)
-                             const float* inverse,  // (size,)
-                             float* current,        // (K, size)
-                             float* sum,            // (K, size)
+// current = cam (1 - edge), sum = first * current.
+__global__ void start_kernel(const float* cam,   // (K, H, W)
+                             const float* edge,  // (H, W)
+                             float* current,     // (K, size)
+                             float* sum,         // (K, size)
                              float first, Layout l) {
   const int64_t pixel = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   const int64_t pixels = int64_t{l.height} * l.width;
   if (pixel >= pixels) return;
-  const int64_t i = padded(l, pixel), at = blockIdx.y * l.size + i;
-  current[at] = cam[blockIdx.y * pixels + pixel] * (1.0f - edge[pixel]) / inverse[i];
+  const int64_t at = blockIdx.y * l.size + padded(l, pixel);
+  current[at] = cam[blockIdx.y * pixels + pixel] * (1.0f - edge[pixel]);
   sum[at] = first * current[at];
 }
 
-// previous = scale S current - keep previous, sum += coefficient * previous.
-__global__ void product_kernel(const float* planes,   // (P, size)
-                               const float* inverse,  // (size,)
-                               const float* current,  // (K, size)
-                               float* previous,       // (K, size)
-                               float* sum,            // (K, size)
-                               float scale, float keep, float coefficient, Layout l) {
+// Eq. 10: one step, (x T)_i = x_i + sum_j A_ij (x_j - x_i) / D_i, and one term of the recurrence:
+// previous = scale current T - keep previous, sum += coefficient * previous.
+__global__ void step_kernel(const float* planes,          // (P, size)
+                            const float* inverse_degree,  // (size,)
+                            const float* current,         // (K, size)
+                            float* previous,              // (K, size)
+                            float* sum,                   // (K, size)
+                            float scale, float keep, float coefficient, Layout l) {
   const int64_t pixel = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (pixel >= int64_t{l.height} * l.width) return;
   const int64_t i = padded(l, pixel), map = blockIdx.y * l.size;
-  const float product =
-      inverse[i] * inverse[i] * current[map + i] + gather(planes, current + map, i, l);
-  const float next = scale * product - keep * previous[map + i];
+  const float* x = current + map + i;
+  float flow = 0.0f;
+  for (int dy = 0; dy <= l.reach; ++dy) {
+    for (int dx = -l.reach; dx <= l.reach; ++dx) {
+      if (!first_of_pair(l, dy, dx)) continue;
+      const int64_t step = int64_t{dy} * l.stride + dx;
+      flow += planes[i] * (x[step] - x[0]) + planes[i - step] * (x[-step] - x[0]);
+      planes += l.size;
+    }
+  }
+  const float next = scale * (x[0] + inverse_degree[i] * flow) - keep * previous[map + i];
   previous[map + i] = next;
   sum[map + i] += coefficient * next;
 }
 
-// out = result D^-1/2.
-__global__ void finish_kernel(const float* result,   // (K, size)
-                              const float* inverse,  // (size,)
-                              float* out,            // (K, H, W)
+// out = result without its margin.
+__global__ void finish_kernel(const float* result,  // (K, size)
+                              float* out,           // (K, H, W)
                               Layout l) {
   const int64_t pixel = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   const int64_t pixels = int64_t{l.height} * l.width;
   if (pixel >= pixels) return;
-  const int64_t i = padded(l, pixel);
-  out[blockIdx.y * pixels + pixel] = result[blockIdx.y * l.size + i] * inverse[i];
+  out[blockIdx.y * pixels + pixel] = result[blockIdx.y * l.size + padded(l, pixel)];
 }
 
 void check(cudaError_t status) {
@@ -156,7 +140,8 @@ void check(cudaError_t status) {
 int64_t random_walk_cuda_scratch(int64_t maps, int64_t height, int64_t width, double radius) {
   const PaddedGrid grid(height, width, radius);
   const int64_t planes = static_cast<int64_t>(path_table(radius).size());
-  return grid.size * (2 + planes + 3 * maps);  // strength, inverse; planes; current, previous, sum
+  return grid.size *
+         (2 + planes + 3 * maps);  // strength, inverse_degree; planes; current, previous, sum
 }
 
 void random_walk_cuda(const float* cam, const float* edge, float* out, float* scratch, int64_t maps,
@@ -173,8 +158,8 @@ void random_walk_cuda(const float* cam, const float* edge, float* out, float* sc
                  grid.begin,
                  grid.size};
   float* strength = scratch;
-  float* inverse = strength + grid.size;
-  float* planes = inverse + grid.size;
+  float* inverse_degree = strength + grid.size;
+  float* planes = inverse_degree + grid.size;
   float* current = planes + planes_size;
   float* previous = current + maps * grid.size;
   float* sum = previous + maps * grid.size;
@@ -185,21 +170,19 @@ void random_walk_cuda(const float* cam, const float* edge, float* out, float* sc
   const dim3 all(blocks, static_cast<unsigned>(maps));
   link_strength_kernel<<<blocks, kThreads, 0, stream>>>(edge, strength, l);
   affinity_kernel<<<blocks, kThreads, 0, stream>>>(strength, planes, l);
-  degree_kernel<<<blocks, kThreads, 0, stream>>>(planes, inverse, l);
-  normalise_kernel<<<blocks, kThreads, 0, stream>>>(planes, inverse, l);
+  degree_kernel<<<blocks, kThreads, 0, stream>>>(planes, inverse_degree, l);
 
   // Powers are the recurrence without its second term, of which only the last vector counts.
   const std::vector<double> c = walk.chebyshev ? chebyshev_coefficients(walk.steps, walk.tolerance)
                                                : std::vector<double>(walk.steps + 1, 0.0);
-  start_kernel<<<all, kThreads, 0, stream>>>(cam, edge, inverse, current, sum,
-                                             static_cast<float>(c[0]), l);
+  start_kernel<<<all, kThreads, 0, stream>>>(cam, edge, current, sum, static_cast<float>(c[0]), l);
   for (size_t k = 1; k < c.size(); ++k) {
     const float keep = walk.chebyshev && k > 1 ? 1.0f : 0.0f;
-    product_kernel<<<all, kThreads, 0, stream>>>(planes, inverse, current, previous, sum, 1 + keep,
-                                                 keep, static_cast<float>(c[k]), l);
+    step_kernel<<<all, kThreads, 0, stream>>>(planes, inverse_degree, current, previous, sum,
+                                              1 + keep, keep, static_cast<float>(c[k]), l);
     std::swap(current, previous);
   }
-  finish_kernel<<<all, kThreads, 0, stream>>>(walk.chebyshev ? sum : current, inverse, out, l);
+  finish_kernel<<<all, kThreads, 0, stream>>>(walk.chebyshev ? sum : current, out, l);
   check(cudaGetLastError());
 }
 

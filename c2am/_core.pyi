@@ -1,0 +1,60 @@
+"""The compiled core. Addresses are those of contiguous tensors: `tensor.data_ptr()`."""
+
+has_cuda: bool
+
+class DenseCrf:
+    """`image` (H, W, 3) uint8; throws ValueError where its features do not fit the lattice."""
+
+    def __init__(
+        self,
+        image: int,
+        height: int,
+        width: int,
+        *,
+        gaussian_sxy: float,
+        gaussian_compat: float,
+        bilateral_sxy: float,
+        bilateral_srgb: float,
+        bilateral_compat: float,
+        threads: int,
+    ) -> None: ...
+    def run(self, unary: int, marginals: int, classes: int, iterations: int, threads: int) -> None:
+        """`unary`, `marginals`: (C, H, W) float32."""
+
+def random_walk(
+    cam: int,
+    edge: int,
+    out: int,
+    maps: int,
+    height: int,
+    width: int,
+    *,
+    radius: float,
+    beta: float,
+    steps: int,
+    chebyshev: bool,
+    tolerance: float,
+    threads: int,
+) -> None:
+    """`cam`, `out`: (K, H, W), `edge`: (H, W), all float32."""
+
+def random_walk_cuda_scratch(maps: int, height: int, width: int, radius: float) -> int:
+    """Floats of scratch memory that `random_walk_cuda` needs. Only if `has_cuda`."""
+
+def random_walk_cuda(
+    cam: int,
+    edge: int,
+    out: int,
+    scratch: int,
+    maps: int,
+    height: int,
+    width: int,
+    *,
+    radius: float,
+    beta: float,
+    steps: int,
+    chebyshev: bool,
+    tolerance: float,
+    stream: int,
+) -> None:
+    """As `random_walk`, on device memory, queued on `stream`. Only if `has_cuda`."""
