@@ -5,13 +5,6 @@ See `docs/ops.md`. Every op takes `backend="auto" | "reference" | "native" | "tr
 
 from c2am.ops.accumulate_global_cam import accumulate_global_cam
 from c2am.ops.affinity_loss import AffinityLosses, affinity_loss
-from c2am.ops.dense_crf import (
-    DenseCrfPlan,
-    dense_crf,
-    unary_from_labels,
-    unary_from_softmax,
-)
-from c2am.ops.dense_crf import DenseCrfPlan, dense_crf, unary_from_labels, unary_from_softmax
 from c2am.ops.dispatch import BackendError, available, backend_of, launches
 from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
@@ -20,19 +13,16 @@ from c2am.ops.normalize_cam import normalize_cam
 from c2am.ops.path_affinity import path_affinity
 from c2am.ops.paths import path_offsets
 from c2am.ops.random_walk import random_walk, random_walk_batch
-from c2am.ops.random_walk import random_walk, random_walk_batch
 
 __all__ = [
     "AffinityLosses",
     "BackendError",
-    "DenseCrfPlan",
     "DenseCrfPlan",
     "DisplacementLosses",
     "accumulate_global_cam",
     "affinity_loss",
     "available",
     "backend_of",
-    "dense_crf",
     "dense_crf",
     "displacement_loss",
     "extract_cam",
@@ -41,10 +31,6 @@ __all__ = [
     "normalize_cam",
     "path_affinity",
     "path_offsets",
-    "random_walk",
-    "random_walk_batch",
-    "unary_from_labels",
-    "unary_from_softmax",
     "random_walk",
     "random_walk_batch",
     "unary_from_labels",
