@@ -4,7 +4,7 @@ Q <- softmax(-U + sum over kernels of compat * n_i sum_j k_ij n_j Q_j),
 n_i = (sum_j k_ij + 1e-20)^-1/2, with the self term k_ii
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -34,11 +34,7 @@ class ReferenceCrf:
 
     def __init__(self, image: Tensor, kernels: Kernels, *, exact: bool = False) -> None:
         features = _features(image, kernels)
-        bilateral: Filter
-        if exact:
-            bilateral = lambda values: _exact_filter(features, values)  # noqa: E731
-        else:
-            bilateral = PermutohedralLattice(features).filter
+        bilateral = _exact_filter(features) if exact else PermutohedralLattice(features).filter
         self.filters = (
             (kernels.gaussian_compat, _spatial_filter(image, kernels.gaussian_sxy)),
             (kernels.bilateral_compat, bilateral),
@@ -61,11 +57,8 @@ class ReferenceCrf:
 def _features(image: Tensor, kernels: Kernels) -> Tensor:
     """(N, 5) float64: x, y, red, green, blue, each in standard deviations."""
     height, width, _ = image.shape
-    options = {"dtype": torch.float64, "device": image.device}
-    y, x = torch.meshgrid(
-        torch.arange(height, **options), torch.arange(width, **options), indexing="ij"
-    )
-    place = torch.stack([x, y], -1) / kernels.bilateral_sxy
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = torch.stack([x, y], -1).to(image.device, torch.float64) / kernels.bilateral_sxy
     colour = image.double() / kernels.bilateral_srgb
     return torch.cat([place, colour], -1).flatten(0, 1)
 
@@ -87,12 +80,12 @@ def _spatial_filter(image: Tensor, sigma: float) -> Filter:
     return filtered
 
 
-def _exact_filter(features: Tensor, values: Tensor) -> Tensor:
-    """O(N^2) in blocks of rows: exp(-|f_i - f_j|^2 / 2)."""
-    return torch.cat(list(_exact_rows(features, values)), 1)
+def _exact_filter(features: Tensor) -> Filter:
+    """exp(-|f_i - f_j|^2 / 2) over all pairs of `features (N, 5)`, in blocks of rows."""
+    blocks = features.split(max(_BLOCK // max(len(features), 1), 1))
 
+    def rows(block: Tensor, values: Tensor) -> Tensor:
+        distance = torch.cdist(block, features, compute_mode="donot_use_mm_for_euclid_dist")
+        return values @ torch.exp(-0.5 * distance**2).to(values.dtype).T
 
-def _exact_rows(features: Tensor, values: Tensor) -> Iterator[Tensor]:
-    for rows in features.split(max(_BLOCK // len(features), 1)):
-        distance = torch.cdist(rows, features, compute_mode="donot_use_mm_for_euclid_dist")
-        yield values @ torch.exp(-0.5 * distance**2).to(values.dtype).T
+    return lambda values: torch.cat([rows(block, values) for block in blocks], 1)

@@ -145,7 +145,9 @@ def _native_cuda(
 
     maps, boundary = cam.float().contiguous(), edge.float().contiguous()
     out = torch.empty_like(maps)
-    scratch = maps.new_empty(_core.random_walk_cuda_scratch(*maps.shape, radius))
+    count, height, width = maps.shape
+    floats = _core.random_walk_cuda_scratch(count, height, width, radius)
+    scratch = maps.new_empty(floats)
     dispatch.launches[OP, "native"] += 1
     with torch.cuda.device(cam.device):
         _core.random_walk_cuda(
@@ -153,7 +155,9 @@ def _native_cuda(
             boundary.data_ptr(),
             out.data_ptr(),
             scratch.data_ptr(),
-            *maps.shape,
+            count,
+            height,
+            width,
             radius=radius,
             beta=beta,
             steps=steps,
