@@ -173,7 +173,7 @@ def _backends() -> Table:
         "op",
         "CPU",
         "CUDA",
-        title="Backends: the one in bold is taken by backend='auto'",
+        title="Backends (* is taken by backend='auto')",
         title_justify="left",
     )
     for op in dispatch.ops():
@@ -184,7 +184,7 @@ def _backends() -> Table:
 def _backend_cell(op: str, device: str) -> str:
     chosen = dispatch.backend_of(op, device)
     here = [name for name, reason in dispatch.available(op, device).items() if reason is None]
-    return " ".join(f"[bold]{name}[/bold]" if name == chosen else name for name in here)
+    return " ".join(f"{name}*" if name == chosen else name for name in here)
 
 
 def _findings(findings: list[Finding]) -> Table:
