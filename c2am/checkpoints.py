@@ -9,9 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from c2am import distributed
-from c2am.workspace import WorkspaceError, read_metadata, read_tensors, write_tensors
+from c2am.workspace import (
+    WorkspaceError,
+    read_json,
+    read_metadata,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 
 WEIGHTS = "weights.safetensors"
+METRICS = "training.json"
 _KEEP = 2
 
 
@@ -135,14 +143,20 @@ def _random_state() -> dict[str, Tensor]:
 
 
 def write_weights(folder: Path, net: nn.Module, metrics: dict[str, float]) -> None:
-    """Write the finished network, with the metrics of its training in the metadata."""
-    write_tensors(folder / WEIGHTS, net.state_dict(), {"metrics": json.dumps(metrics)})
+    """Write the finished network, and beside it the metrics of its training.
+
+    The metrics, speed among them, have a file of their own and come first: so the same training
+    gives the same bytes of weights, and where there are weights there are metrics.
+    """
+    write_json(folder / METRICS, metrics)
+    write_tensors(folder / WEIGHTS, net.state_dict())
 
 
 def read_weights(folder: Path, net: nn.Module) -> dict[str, float] | None:
-    """Load what `write_weights` wrote and return its metrics; None where it is not there yet."""
+    """Load what `write_weights` wrote and return the metrics; None where it is not there yet."""
     path = folder / WEIGHTS
     if not path.exists():
         return None
     net.load_state_dict(read_tensors(path))
-    return json.loads(read_metadata(path)["metrics"])
+    metrics: dict[str, float] = read_json(folder / METRICS)
+    return metrics

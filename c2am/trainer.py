@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
@@ -21,16 +21,11 @@ from c2am import distributed, precision
 from c2am.checkpoints import Checkpoints, read_weights, write_weights
 from c2am.config import TrainConfig
 from c2am.events import Events
+from c2am.losses import LossLog, Terms, TrainingError
 from c2am.progress import Bar, progress_bar
 
 if TYPE_CHECKING:
     from c2am.data.loader import TrainBatch
-
-Terms = dict[str, Tensor]
-
-
-class TrainingError(RuntimeError):
-    """The training cannot go on; the message says at which step and images."""
 
 
 class Task(Protocol):
@@ -91,8 +86,8 @@ def train(
     if finished is not None:
         return finished
     total = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
-    _check_ranks(task.net, config)
     task.net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    _check_ranks(task.net, config)
     optimizer = torch.optim.SGD(
         task.parameter_groups(),
         lr=config.lr,
@@ -101,6 +96,7 @@ def train(
     )
     checkpoints = Checkpoints(folder, task.net, optimizer)
     metrics = _Loop(task, loader, config, total, optimizer, checkpoints, events, device).run()
+    task.net._compiled_call_impl = None  # scored next, at sizes it is not to be compiled for
     if distributed.is_main():
         write_weights(folder, task.net, metrics)
         checkpoints.clear()
@@ -124,14 +120,13 @@ class _Loop:
     ) -> None:
         self.task, self.config, self.total = task, config, total
         self.optimizer, self.checkpoints, self.events = optimizer, checkpoints, events
-        self.device = device
         self.base_lr = [group["lr"] for group in optimizer.param_groups]
         self.first = checkpoints.restore()
         if self.first >= total:
             raise TrainingError(f"{checkpoints.folder} has a checkpoint of a longer training")
         self.step_module = _wrap(task, config, device)
         self.batches = loader.batches(self.first * config.accumulate)
-        self.losses = _Losses(device)
+        self.losses = LossLog()
         # Reading the loss waits for the GPU, so there it is not done at every step.
         self.check_every = config.log_every if device.type == "cuda" else 1
 
@@ -204,60 +199,6 @@ class _Loop:
         shown.advance(0, f"loss {values['loss']:.4g}")
 
 
-class _Losses:
-    """The losses since the last log: kept on the device, read and reduced in one go."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.logged: dict[str, float] = {}
-        self._unread: list[tuple[int, list[str], Terms]] = []
-        self._rows: list[list[float]] = []
-        self._names: list[str] = []
-        self._since = time.perf_counter()
-
-    def add(self, step: int, ids: list[str], terms: Terms) -> None:
-        """Keep the terms of a micro-batch."""
-        detached = {name: term.detach().float() for name, term in terms.items()}
-        self._unread.append((step, ids, detached))
-
-    def check(self, stop: bool) -> bool:
-        """Read what was added; return whether any rank is to stop.
-
-        Raises:
-            TrainingError: on all ranks, if a loss of any rank is not finite.
-        """
-        own = torch.stack([torch.stack(list(terms.values())) for _, _, terms in self._unread])
-        flag = torch.full((1,), float(stop), device=own.device)
-        packed = distributed.all_reduce_sum(torch.cat([own.flatten(), flag])).cpu()
-        mean = packed[:-1].view_as(own) / distributed.world_size()
-        if not mean.isfinite().all():
-            self._fail(own.cpu(), mean)
-        self._names = list(self._unread[0][2])
-        self._rows += mean.tolist()
-        self._unread.clear()
-        return bool(packed[-1] > 0)
-
-    def _fail(self, own: Tensor, mean: Tensor) -> None:
-        row = int((~mean.isfinite()).any(1).nonzero()[0])
-        step, ids, terms = self._unread[row]
-        if own[row].isfinite().all():
-            raise TrainingError(f"step {step}: the loss of another rank is not finite")
-        values = ", ".join(f"{n} = {v}" for n, v in zip(terms, own[row].tolist(), strict=True))
-        raise TrainingError(
-            f"step {step}: the loss is not finite ({values}) for the images {', '.join(ids)}"
-        )
-
-    def take(self) -> tuple[dict[str, float], int, float]:
-        """Mean of each term and of their sum, micro-batches and seconds since the last call."""
-        rows = torch.tensor(self._rows, dtype=torch.float64)
-        terms = dict(zip(self._names, rows.mean(0).tolist(), strict=True))
-        self.logged = {"loss": sum(terms.values())} | terms
-        now = time.perf_counter()
-        seconds, self._since = now - self._since, now
-        self._rows = []
-        return dict(self.logged), len(rows), seconds
-
-
 class _Step(nn.Module):
     """One forward pass to the loss, as a module: so DDP overlaps any task's code with reducing."""
 
@@ -299,7 +240,7 @@ def _check_ranks(net: nn.Module, config: TrainConfig) -> None:
             f"batch_size {config.batch_size} / accumulate {config.accumulate} leaves some of the "
             f"{ranks} ranks without an image"
         )
-    live = any(isinstance(m, _BatchNorm) and m.training for m in net.train().modules())
+    live = any(isinstance(module, _BatchNorm) and module.training for module in net.modules())
     if ranks > 1 and live:
         raise ValueError("batch norms that are trained see one rank only: set freeze_bn")
 

@@ -1,8 +1,10 @@
+import json
 import os
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,11 +17,19 @@ ROOT = Path(__file__).parent.parent
 TINY = Path(__file__).with_name("tiny_training.py")
 
 
-def torchrun(ranks: int, script: Path, *words: object) -> subprocess.CompletedProcess:
+def launch(ranks: int, script: Path, *words: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc-per-node={ranks}", str(script), *map(str, words)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    paths = os.pathsep.join((str(ROOT), str(TINY.parent)))
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def torchrun(ranks: int, script: Path, *words: object) -> subprocess.CompletedProcess:
+    process = launch(ranks, script, *words)
+    output, errors = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def train(ranks: int, folder: Path, *words: object) -> dict[str, torch.Tensor]:
@@ -136,3 +146,58 @@ def test_collectives_of_three_ranks(tmp_path):
     done = torchrun(3, script, tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.glob("well-*")} == {"well-0", "well-1", "well-2"}
+
+
+def test_sigterm_to_torchrun_saves_and_the_next_run_continues(tmp_path):
+    words = ("--steps", 60, "--checkpoint-every", 1000)
+    whole = train(1, tmp_path / "whole", *words)
+    folder = tmp_path / "cut"
+    process = launch(2, TINY, folder, *words, "--slow", 0.1)
+    wait_until((folder / "events" / "metrics.jsonl").exists, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert len(list(folder.glob("checkpoint-*.safetensors"))) == 1
+    continued = train(2, folder, *words)
+    for name, tensor in whole.items():
+        torch.testing.assert_close(continued[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+def wait_until(true: Callable[[], bool], process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_two_ranks_go_through_the_pipeline_once(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, sys
+            from pathlib import Path
+            import pytest
+            from test_pipeline import ALL, Run
+            from c2am import distributed
+
+            def touch(context):
+                (context.folder / f"rank-{distributed.rank()}").touch()
+
+            folder = Path(sys.argv[1]) / os.environ["RANK"]
+            folder.mkdir()
+            run = Run(folder, pytest.MonkeyPatch())
+            run.config.workspace = str(Path(sys.argv[1]) / "runs")
+            run.actions = {name: touch for name in ALL}
+            assert run() == ALL
+            """
+        )
+    )
+    done = torchrun(2, script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    root = tmp_path / "runs" / "run"
+    for stage in ("classifier", "irn/c2am", "report"):
+        assert {path.name for path in (root / stage).glob("rank-*")} == {"rank-0", "rank-1"}
+        assert json.loads((root / stage / "manifest.json").read_text())["ranks"] == 2
+    assert done.stdout.count("mIoU (%)") == 1

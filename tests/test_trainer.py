@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import TinyLoader, TinyTask, tiny_config, tiny_train
+from torch._dynamo.utils import counters
 
+from c2am import distributed
 from c2am.events import read_metrics
 from c2am.trainer import TrainingError
 from c2am.workspace import read_tensors
@@ -94,7 +96,14 @@ def test_progress_is_the_share_done(tmp_path):
 
 def test_leaves_weights_and_no_checkpoint(tmp_path):
     run(tmp_path)
-    assert [path.name for path in tmp_path.glob("*.*")] == ["weights.safetensors"]
+    assert {path.name for path in tmp_path.glob("*.*")} == {"training.json", "weights.safetensors"}
+
+
+def test_the_same_training_gives_the_same_bytes(tmp_path):
+    run(tmp_path / "a")
+    run(tmp_path / "b", log_every=4)
+    contents = [(tmp_path / name / "weights.safetensors").read_bytes() for name in "ab"]
+    assert contents[0] == contents[1]
 
 
 def test_a_finished_training_is_loaded(tmp_path):
@@ -232,7 +241,13 @@ def test_bfloat16_stays_close_to_float32(tmp_path):
 
 def test_compiled_network_gives_the_same(tmp_path):
     run(tmp_path / "plain", steps=3)
-    run(tmp_path / "compiled", steps=3, compile=True)
+    torch.compiler.reset()
+    config, task = tiny_config(steps=3, compile=True), TinyTask()
+    tiny_train(tmp_path / "compiled", config, TinyLoader(config), task)
+    assert counters["stats"]["unique_graphs"] > 0
+    counters.clear()
+    task.net(torch.zeros(1, 3, 9, 9))  # no longer compiled
+    assert not counters["stats"]
     for name, tensor in weights(tmp_path / "plain").items():
         other = weights(tmp_path / "compiled")[name]
         torch.testing.assert_close(tensor, other, rtol=1e-4, atol=1e-5)
@@ -253,3 +268,15 @@ def test_metrics_are_json(tmp_path):
     metrics = run(tmp_path)
     assert json.loads(json.dumps(metrics)) == metrics
     assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_trained_batch_norm_on_several_ranks_is_an_error(tmp_path, monkeypatch):
+    class Normed(TinyTask):
+        def __init__(self):
+            super().__init__()
+            self.net.insert(1, torch.nn.BatchNorm2d(4))
+
+    config = tiny_config()
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match="set freeze_bn"):
+        tiny_train(tmp_path, config, TinyLoader(config), Normed())

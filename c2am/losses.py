@@ -1,0 +1,67 @@
+"""The losses of a training between two lines of the log, and the stop where one is not finite."""
+
+import time
+
+import torch
+from torch import Tensor
+
+from c2am import distributed
+
+Terms = dict[str, Tensor]
+
+
+class TrainingError(RuntimeError):
+    """The training cannot go on; the message says at which step and images."""
+
+
+class LossLog:
+    """The losses since the last log: kept on the device, read and reduced in one go."""
+
+    def __init__(self) -> None:
+        self.logged: dict[str, float] = {}
+        self._unread: list[tuple[int, list[str], Terms]] = []
+        self._rows: list[list[float]] = []
+        self._names: list[str] = []
+        self._since = time.perf_counter()
+
+    def add(self, step: int, ids: list[str], terms: Terms) -> None:
+        """Keep the terms of a micro-batch."""
+        detached = {name: term.detach().float() for name, term in terms.items()}
+        self._unread.append((step, ids, detached))
+
+    def check(self, stop: bool) -> bool:
+        """Read what was added; return whether any rank is to stop.
+
+        Raises:
+            TrainingError: on all ranks, if a loss of any rank is not finite.
+        """
+        own = torch.stack([torch.stack(list(terms.values())) for _, _, terms in self._unread])
+        flag = torch.full((1,), float(stop), device=own.device)
+        packed = distributed.all_reduce_sum(torch.cat([own.flatten(), flag])).cpu()
+        mean = packed[:-1].view_as(own) / distributed.world_size()
+        if not mean.isfinite().all():
+            self._fail(own.cpu(), mean)
+        self._names = list(self._unread[0][2])
+        self._rows += mean.tolist()
+        self._unread.clear()
+        return bool(packed[-1] > 0)
+
+    def _fail(self, own: Tensor, mean: Tensor) -> None:
+        row = int((~mean.isfinite()).any(1).nonzero()[0])
+        step, ids, terms = self._unread[row]
+        if own[row].isfinite().all():
+            raise TrainingError(f"step {step}: the loss of another rank is not finite")
+        values = ", ".join(f"{n} = {v}" for n, v in zip(terms, own[row].tolist(), strict=True))
+        raise TrainingError(
+            f"step {step}: the loss is not finite ({values}) for the images {', '.join(ids)}"
+        )
+
+    def take(self) -> tuple[dict[str, float], int, float]:
+        """Mean of each term and of their sum, micro-batches and seconds since the last call."""
+        rows = torch.tensor(self._rows, dtype=torch.float64)
+        terms = dict(zip(self._names, rows.mean(0).tolist(), strict=True))
+        self.logged = {"loss": sum(terms.values())} | terms
+        now = time.perf_counter()
+        seconds, self._since = now - self._since, now
+        self._rows = []
+        return dict(self.logged), len(rows), seconds
