@@ -19,7 +19,7 @@ def _accumulate(
     block_size: tl.constexpr,
     padded_maps: tl.constexpr,  # maps, rounded up to a power of 2
 ) -> None:
-    """total_z += sum of the maps of class z, count_z += their number (paper, Eq. 4)."""
+    """total_z += sum of the maps of class z, count_z += their number (paper, Eq. 2)."""
     z = tl.program_id(0)
     block = tl.program_id(1)
     offsets = block * block_size + tl.arange(0, block_size)

@@ -36,7 +36,7 @@ def _divide(
     block_size: tl.constexpr,
     padded_blocks: tl.constexpr,  # blocks, rounded up to a power of 2
 ) -> None:
-    """cam / (max(cam) + eps), paper Sec. 3.1."""
+    """cam / (max(cam) + eps), paper Eq. 1."""
     k = tl.program_id(0).to(tl.int64)
     index = tl.arange(0, padded_blocks)
     parts = tl.load(maxima + k * blocks + index, mask=index < blocks, other=0.0)

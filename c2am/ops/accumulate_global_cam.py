@@ -1,4 +1,4 @@
-"""Running sum of the normalised maps of each class: the Global CAM (paper, Sec. 3.2, Eq. 4).
+"""Running sum of the normalised maps of each class: the Global CAM (paper, Eq. 2).
 
     total_z = sum of the maps of class z that are not all zero,    count_z = their number
 

@@ -1,4 +1,4 @@
-"""Cross-entropies of the affinities of pixel pairs (Ahn et al. 2019, Sec. 4.3).
+"""Cross-entropies of the affinities of pixel pairs (Ahn et al. 2019).
 
 With m the largest boundary on the path of a pair (so that its affinity is 1 - m) and e = 1e-5,
 

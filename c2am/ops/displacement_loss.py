@@ -1,4 +1,4 @@
-"""Losses of the displacement field (Ahn et al. 2019, Sec. 4.2).
+"""Losses of the displacement field (Ahn et al. 2019).
 
 The field d points from each pixel to the centroid of its object, d_i + x_i = d_j + x_j for two
 pixels of one object, so with the true offset o_ij = x_j - x_i

@@ -1,4 +1,4 @@
-"""Class activation maps of the classes that are present (Zhou et al. 2016; paper, Sec. 3.1).
+"""Class activation maps of the classes that are present (Zhou et al. 2016; paper, Eq. 1).
 
 For image b and a class z of its labels, with f the last features of the image and f' those of its
 mirror,

@@ -1,4 +1,4 @@
-"""Normalisation of class activation maps: each map over its maximum (paper, Sec. 3.1)."""
+"""Normalisation of class activation maps: each map over its maximum (paper, Eq. 1)."""
 
 import torch
 from torch import Tensor

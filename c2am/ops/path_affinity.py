@@ -1,4 +1,4 @@
-"""Affinity of pixel pairs from a boundary map (Ahn et al. 2019, Eq. 4).
+"""Affinity of pixel pairs from a boundary map (Ahn et al. 2019).
 
     a_ij = 1 - max over the pixels k on the path from i to j of edge_k
 
