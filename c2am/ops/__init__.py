@@ -5,6 +5,12 @@ See `docs/ops.md`. Every op takes `backend="auto" | "reference" | "native" | "tr
 
 from c2am.ops.accumulate_global_cam import accumulate_global_cam
 from c2am.ops.affinity_loss import AffinityLosses, affinity_loss
+from c2am.ops.dense_crf import (
+    DenseCrfPlan,
+    dense_crf,
+    unary_from_labels,
+    unary_from_softmax,
+)
 from c2am.ops.dispatch import BackendError, available, backend_of, launches
 from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
