@@ -11,6 +11,7 @@ from c2am.ops.dense_crf import (
     unary_from_labels,
     unary_from_softmax,
 )
+from c2am.ops.dense_crf import DenseCrfPlan, dense_crf, unary_from_labels, unary_from_softmax
 from c2am.ops.dispatch import BackendError, available, backend_of, launches
 from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
