@@ -13,7 +13,7 @@ from c2am.stages.class_maps import (
     split_by_image,
 )
 from c2am.stages.context import StageContext
-from c2am.stages.lists import pending, union, with_mask
+from c2am.stages.lists import pending_batches, union, with_mask
 from c2am.stages.loaders import inference_loader
 from c2am.stages.multi_scale import both_maps, trained_classifier
 from c2am.stages.scoring import sweep_list, thresholds
@@ -47,7 +47,8 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
     """Class maps of this rank's images that have no file yet."""
     config = context.config
     assert context.method is not None
-    todo = pending(ids, context.folder, ".safetensors")
+    batch_size = config.cam.batch_size
+    todo = pending_batches(context.dataset, ids, context.folder, ".safetensors", batch_size)
     if not todo:
         return
     net = trained_classifier(context, context.classifier_weights(), context.method)
@@ -57,7 +58,7 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
         net.backbone.normalization,
         scales=config.cam.scales,
         flip=config.cam.flip,
-        batch_size=config.cam.batch_size,
+        batch_size=batch_size,
     )
     for batch in progress(loader, context.name, unit="batches"):
         strided, high_res = both_maps(context, context.method, net, batch)
@@ -67,7 +68,10 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
 def save_batch(
     context: StageContext, batch: InferenceBatch, strided: Tensor, high_res: Tensor
 ) -> None:
-    """One file per image: `classes (K,)` int64, `strided` and `high_res` float16 in 0..1."""
+    """One file per image: `classes (K,)` int64, `strided` and `high_res` float16 in 0..1.
+
+    A file that is there from an earlier run is left as it is.
+    """
     maps = zip(
         batch.ids,
         batch.present,
@@ -81,7 +85,9 @@ def save_batch(
             "strided": coarse,
             "high_res": fine,
         }
-        write_tensors(context.folder / f"{image_id}.safetensors", tensors)
+        path = context.folder / f"{image_id}.safetensors"
+        if not path.exists():
+            write_tensors(path, tensors)
 
 
 def seed_scores(context: StageContext) -> dict:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics.functional.classification import multilabel_average_precision
+from torchmetrics.functional.classification import binary_average_precision
 
 from c2am import distributed, precision
 from c2am.config import ClassifierConfig
@@ -17,7 +17,6 @@ from c2am.models import Classifier, build_classifier
 from c2am.progress import progress
 from c2am.stages.context import StageContext
 from c2am.stages.loaders import inference_loader, train_loader
-from c2am.stages.multi_scale import trained_classifier
 from c2am.trainer import train
 
 
@@ -61,9 +60,7 @@ def run(context: StageContext) -> dict:
         events=context.events,
         device=context.device,
     )
-    # A fresh network: the trained one may be compiled for the size of the crops.
-    trained = trained_classifier(context, context.folder / "weights.safetensors")
-    return metrics | {"val_average_precision": average_precision(context, trained)}
+    return metrics | {"val_average_precision": average_precision(context, net)}
 
 
 def average_precision(context: StageContext, net: Classifier) -> dict:
@@ -76,16 +73,15 @@ def average_precision(context: StageContext, net: Classifier) -> dict:
     dataset = context.dataset
     ids = dataset.ids(context.config.data.val_list)
     labels = torch.from_numpy(np.stack([dataset.labels(image_id) for image_id in ids]))
-    logits = _logits(context, net, ids)
-    values = multilabel_average_precision(
-        logits, labels.long(), num_labels=len(dataset.classes), average="none"
-    )
-    seen = labels.any(0)
-    names = zip(dataset.classes, values.tolist(), seen.tolist(), strict=True)
-    return {
-        "mean": float(values[seen].mean()) if seen.any() else None,
-        "class": {name: value if occurs else None for name, value, occurs in names},
+    # torchmetrics takes their sigmoid; in float32 that of large logits would be equal.
+    logits = _logits(context, net, ids).double()
+    columns = zip(dataset.classes, logits.T, labels.T.long(), strict=True)
+    values = {
+        name: float(binary_average_precision(score, present)) if present.any() else None
+        for name, score, present in columns
     }
+    seen = [value for value in values.values() if value is not None]
+    return {"mean": sum(seen) / len(seen) if seen else None, "class": values}
 
 
 @torch.inference_mode()
@@ -100,6 +96,7 @@ def _logits(context: StageContext, net: Classifier, ids: list[str]) -> Tensor:
         net.backbone.normalization,
         batch_size=config.cam.batch_size,
     )
+    net.eval()
     for batch in progress(loader, "classifier: val", unit="batches"):
         with precision.autocast(context.device, config.classifier.precision):
             output = net(batch.views[0][:, 0])

@@ -1,9 +1,16 @@
 """The dense CRF of a configuration."""
 
+import torch
 from torch import Tensor
 
 from c2am import ops
 from c2am.config import CrfConfig
+
+
+def crf_device(device: torch.device) -> torch.device:
+    """`device` if the CRF is compiled for it, else the CPU, where it always can be."""
+    compiled = ops.backend_of("dense_crf", device) != "reference"
+    return device if compiled else torch.device("cpu")
 
 
 def crf_plan(image: Tensor, config: CrfConfig) -> ops.DenseCrfPlan:

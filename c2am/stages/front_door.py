@@ -4,10 +4,11 @@ from torch import Tensor
 
 from c2am.data.loader import TrainBatch
 from c2am.methods import Artefacts, Method
-from c2am.models import Classifier, build_classifier, load_weights
+from c2am.models import Classifier, load_weights
 from c2am.stages.classifier import image_mean
 from c2am.stages.context import StageContext
 from c2am.stages.loaders import train_loader
+from c2am.stages.multi_scale import untrained_classifier
 from c2am.trainer import train
 from c2am.workspace import read_tensors
 
@@ -43,7 +44,7 @@ def run(context: StageContext) -> dict:
     method = context.method
     if method is None or not method.trains:
         raise ValueError(f"stage {context.name}: the method trains nothing")
-    net = build_classifier(context.config.classifier, len(context.dataset.classes))
+    net = untrained_classifier(context)
     load_weights(net, context.shared(method.starts_from) / "weights.safetensors")
     attached = method.attach(net)
     net.to(context.device)

@@ -4,6 +4,8 @@ The labels of `irn_labels` are brought to the network's stride of 4 by nearest n
 is that of IRN: affinity and displacement losses over all pairs of cells closer than the radius.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -94,7 +96,7 @@ def run(context: StageContext) -> dict:
         events=context.events,
         device=context.device,
     )
-    # A fresh network: the trained one may be compiled for the size of the crops.
+    # The trained network's memory layout differs from a loaded one's, and with it the last bits.
     net = trained_irn(context)
     net.displacement_mean.copy_(mean_displacement(context, net))
     distributed.barrier()
@@ -113,6 +115,7 @@ def mean_displacement(context: StageContext, net: Irn) -> Tensor:
         net.backbone.normalization,
         batch_size=context.config.cam.batch_size,
     )
+    net.eval()
     net.displacement_mean.zero_()
     total = torch.zeros(2, device=context.device)
     for batch in progress(loader, f"{context.name}: mean displacement", unit="batches"):
@@ -124,6 +127,6 @@ def mean_displacement(context: StageContext, net: Irn) -> Tensor:
 
 def trained_irn(context: StageContext) -> Irn:
     """The network of this method's stage `irn`, frozen, in evaluation mode."""
-    net = build_irn(context.config.irn)
+    net = build_irn(replace(context.config.irn, weights="none"))
     load_weights(net, context.own("irn") / "weights.safetensors")
     return net.to(context.device).eval().requires_grad_(False)

@@ -5,8 +5,8 @@ one where background is sure; each is refined by a dense CRF over the image's ow
 (Ahn et al. 2019, Section 4.1).
 """
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from c2am import distributed, ops
@@ -15,7 +15,7 @@ from c2am.data import read_image, read_mask
 from c2am.evaluation import VOID
 from c2am.stages.class_maps import ClassMaps, read_class_maps
 from c2am.stages.context import StageContext
-from c2am.stages.crf import crf_plan, infer
+from c2am.stages.crf import crf_device, crf_plan, infer
 from c2am.stages.parallel import map_images
 from c2am.workspace import write_mask
 
@@ -23,13 +23,15 @@ from c2am.workspace import write_mask
 def run(context: StageContext) -> dict:
     """Write `<id>.png` for the training list; metrics: the shares of its pixels by kind."""
     config = context.config.irn_labels
+    device = crf_device(context.device)
 
     def counts(image_id: str) -> Tensor:
         path = context.folder / f"{image_id}.png"
         if not path.exists():
             image = torch.from_numpy(read_image(context.dataset.image_path(image_id)).copy())
             cams = read_class_maps(context.own("cam") / f"{image_id}.safetensors", "high_res")
-            write_mask(path, confident_labels(image, cams, config))
+            labels = confident_labels(image.to(device), cams, config)
+            write_mask(path, labels.cpu().numpy())
         mask = torch.from_numpy(read_mask(path))
         kinds = (mask == 0, (mask > 0) & (mask != VOID), mask == VOID)
         return torch.stack([kind.sum() for kind in kinds])
@@ -43,11 +45,11 @@ def run(context: StageContext) -> dict:
     return dict(zip(("background", "foreground", "unsure"), shares, strict=True))
 
 
-def confident_labels(image: Tensor, cams: ClassMaps, config: IrnLabelsConfig) -> np.ndarray:
+def confident_labels(image: Tensor, cams: ClassMaps, config: IrnLabelsConfig) -> Tensor:
     """Labels of one image.
 
     Args:
-        image: (H, W, 3) uint8.
+        image: (H, W, 3) uint8; the CRF runs on its device.
         cams: K maps (K, H, W) in 0..1.
         config: thresholds and CRF.
 
@@ -56,18 +58,18 @@ def confident_labels(image: Tensor, cams: ClassMaps, config: IrnLabelsConfig) ->
         background, 255 elsewhere.
     """
     plan = crf_plan(image, config.crf)
-    foreground = refined(plan, cams.maps, config.fg_threshold, config)
-    background = refined(plan, cams.maps, config.bg_threshold, config)
-    values = torch.cat([torch.zeros(1, dtype=torch.int64), cams.classes + 1])
+    maps = cams.maps.to(image.device, torch.float32)
+    foreground = refined(plan, maps, config.fg_threshold, config)
+    background = refined(plan, maps, config.bg_threshold, config)
+    values = F.pad(cams.classes.to(image.device) + 1, (1, 0))
     unsure = torch.where(background > 0, VOID, 0)
-    return torch.where(foreground > 0, values[foreground], unsure).to(torch.uint8).numpy()
+    return torch.where(foreground > 0, values[foreground], unsure).to(torch.uint8)
 
 
 def refined(
     plan: ops.DenseCrfPlan, cams: Tensor, threshold: float, config: IrnLabelsConfig
 ) -> Tensor:
     """(H, W) int64 arg-max in 0..K (0 is background) of [threshold, maps] after the CRF."""
-    background = torch.full((1, *cams.shape[1:]), threshold)
-    labels = torch.cat([background, cams.float()]).argmax(0)
+    labels = F.pad(cams, (0, 0, 0, 0, 1, 0), value=threshold).argmax(0)
     unary = ops.unary_from_labels(labels, len(cams) + 1, gt_prob=config.gt_prob)
     return infer(plan, unary, config.crf).argmax(0)

@@ -18,6 +18,32 @@ def pending(ids: Iterable[str], folder: Path, suffix: str) -> list[str]:
     return [image_id for image_id in mine if not (folder / f"{image_id}{suffix}").exists()]
 
 
+def pending_batches(
+    dataset: Dataset, ids: Iterable[str], folder: Path, suffix: str, batch_size: int
+) -> list[str]:
+    """This rank's images of every batch in which an output is missing.
+
+    The last bits of a network's output depend on what else is in the batch. So that a killed run
+    comes to the same files, the batches are those that `InferenceLoader` makes of the whole list,
+    and one that is not finished is done again as a whole.
+    """
+    mine = distributed.shard(list(ids))
+    missing = set(pending(ids, folder, suffix))
+    if not missing:
+        return []
+    by_size: dict[tuple[int, int], list[str]] = {}
+    for image_id in mine:
+        by_size.setdefault(dataset.size(image_id), []).append(image_id)
+    again = {
+        image_id
+        for same in by_size.values()
+        for first in range(0, len(same), batch_size)
+        if not missing.isdisjoint(batch := same[first : first + batch_size])
+        for image_id in batch
+    }
+    return [image_id for image_id in mine if image_id in again]
+
+
 def with_mask(dataset: Dataset, ids: Iterable[str]) -> list[str]:
     """The images that can be scored."""
     return [image_id for image_id in ids if dataset.mask_path(image_id) is not None]

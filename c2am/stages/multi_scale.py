@@ -1,6 +1,7 @@
 """Multi-scale class maps of a trained classifier."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -19,11 +20,17 @@ def trained_classifier(
     context: StageContext, weights: Path, method: Method | None = None
 ) -> Classifier:
     """The classifier with the weights of a file, and what `method` attaches to it; frozen, eval."""
-    net = build_classifier(context.config.classifier, len(context.dataset.classes))
+    net = untrained_classifier(context)
     if method is not None and method.trains:
         method.attach(net)
     load_weights(net, weights)
     return net.to(context.device).eval().requires_grad_(False)
+
+
+def untrained_classifier(context: StageContext) -> Classifier:
+    """The network alone, to load weights into: no pretrained ones are read for it."""
+    config = replace(context.config.classifier, weights="none")
+    return build_classifier(config, len(context.dataset.classes))
 
 
 def strided_maps(

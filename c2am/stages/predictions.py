@@ -18,8 +18,8 @@ from c2am.data.loader import InferenceBatch
 from c2am.models import DeepLab
 from c2am.progress import progress
 from c2am.stages.context import StageContext
-from c2am.stages.crf import crf_plan, infer
-from c2am.stages.lists import pending
+from c2am.stages.crf import crf_device, crf_plan, infer
+from c2am.stages.lists import pending_batches
 from c2am.stages.loaders import inference_loader
 from c2am.stages.parallel import Workers
 from c2am.stages.scoring import score_masks
@@ -55,7 +55,8 @@ def predict_list(context: StageContext, split: str) -> None:
     """Masks of this rank's images of a list that are not there yet."""
     config = context.config
     last = f"{split}_crf" if config.predictions.crf is not None else split
-    todo = pending(context.dataset.ids(split), context.folder / last, ".png")
+    batch_size, ids = config.predictions.batch_size, context.dataset.ids(split)
+    todo = pending_batches(context.dataset, ids, context.folder / last, ".png", batch_size)
     if not todo:
         return
     net = trained_segmenter(context)
@@ -64,14 +65,15 @@ def predict_list(context: StageContext, split: str) -> None:
         todo,
         net.backbone.normalization,
         flip=config.predictions.flip,
-        batch_size=config.predictions.batch_size,
+        batch_size=batch_size,
     )
     with Workers() as workers:
         for batch in progress(loader, f"{context.name}: {split}", unit="batches"):
             for image_id, image, probability in zip(
                 batch.ids, batch.images, probabilities(context, net, batch), strict=True
             ):
-                workers.submit(write_masks, context, split, image_id, image, probability)
+                if not _mask_path(context, last, image_id).exists():
+                    workers.submit(write_masks, context, split, image_id, image, probability)
 
 
 def probabilities(context: StageContext, net: DeepLab, batch: InferenceBatch) -> Tensor:
@@ -102,8 +104,9 @@ def write_masks(
     _write(_mask_path(context, split, image_id), probability.argmax(0))
     if config.crf is None:
         return
+    device = crf_device(context.device)
     guide = image if config.crf_image == "true" else mean_subtracted(image)
-    refined = refine(guide, probability, config.crf)
+    refined = refine(guide.to(device), probability.to(device), config.crf)
     _write(_mask_path(context, f"{split}_crf", image_id), refined)
 
 

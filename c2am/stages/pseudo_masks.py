@@ -19,7 +19,7 @@ from c2am.progress import progress
 from c2am.stages.class_maps import STRIDE, ClassMaps, read_class_maps, resize
 from c2am.stages.context import StageContext
 from c2am.stages.irn import trained_irn
-from c2am.stages.lists import pending, union, with_mask
+from c2am.stages.lists import pending, pending_batches, union, with_mask
 from c2am.stages.loaders import inference_loader
 from c2am.stages.parallel import map_images
 from c2am.stages.scoring import score_masks, sweep_list, thresholds
@@ -63,7 +63,8 @@ def check_threshold(context: StageContext) -> None:
 def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     """Random walk for this rank's images that have no file yet."""
     config = context.config
-    todo = pending(ids, context.folder, ".safetensors")
+    batch_size = config.cam.batch_size
+    todo = pending_batches(context.dataset, ids, context.folder, ".safetensors", batch_size)
     if not todo:
         return
     net = trained_irn(context)
@@ -72,13 +73,14 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
         todo,
         net.backbone.normalization,
         flip=True,
-        batch_size=config.cam.batch_size,
+        batch_size=batch_size,
     )
     for batch in progress(loader, context.name, unit="batches"):
         with precision.autocast(context.device, config.irn.precision):
             edges = boundaries(net, batch.views[0])
         for image_id, edge in zip(batch.ids, edges, strict=True):
-            walk_image(context, image_id, edge)
+            if not (context.folder / f"{image_id}.safetensors").exists():
+                walk_image(context, image_id, edge)
 
 
 def walk_image(context: StageContext, image_id: str, edge: Tensor) -> None:

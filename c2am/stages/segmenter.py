@@ -4,6 +4,8 @@ The loss is summed over the outputs of all scales and their fusion by maximum. A
 masks are brought to its resolution by nearest neighbour; void (255) is left out.
 """
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -88,6 +90,7 @@ def run(context: StageContext) -> dict:
 
 def trained_segmenter(context: StageContext) -> DeepLab:
     """The network of this method's stage `segmenter`, frozen, in evaluation mode."""
-    net = build_segmenter(context.config.segmenter, len(context.dataset.classes))
+    config = replace(context.config.segmenter, weights="none")
+    net = build_segmenter(config, len(context.dataset.classes))
     load_weights(net, context.own("segmenter") / "weights.safetensors")
     return net.to(context.device).eval().requires_grad_(False)

@@ -25,11 +25,19 @@ from c2am.data import Dataset, SyntheticDataset
 from c2am.events import Events
 from c2am.methods import build_method
 from c2am.models import build_classifier, build_irn, build_segmenter
+from c2am.stages.class_maps import resize, strided_size
 from c2am.stages.context import StageContext
 from c2am.workspace import Workspace, write_mask, write_tensors
 
 SYNTHETIC = SyntheticConfig(classes=8, train_images=8, val_images=6, cut_images=1, size=64)
-TRAINING = {"steps": 2, "batch_size": 4, "crop": 64, "checkpoint_every": 1, "log_every": 1}
+TRAINING = {
+    "steps": 2,
+    "batch_size": 4,
+    "crop": 64,
+    "checkpoint_every": 1,
+    "log_every": 1,
+    "precision": "float32",
+}
 NETWORK = {"backbone": "resnet18", "weights": "none"}
 
 
@@ -148,12 +156,12 @@ def write_network() -> Callable[[StageContext, str], torch.nn.Module]:
 
 @pytest.fixture
 def write_cams() -> Callable[[Path, str, list[int], torch.Tensor], None]:
-    """Write a file of stage `cam`; the strided maps are every fourth pixel of the (K, H, W)."""
+    """Write a file of stage `cam`; the strided maps are `high_res (K, H, W)` made smaller."""
 
     def write(folder: Path, image_id: str, classes: list[int], high_res: torch.Tensor) -> None:
         tensors = {
             "classes": torch.tensor(classes, dtype=torch.int64),
-            "strided": high_res[:, ::4, ::4].half(),
+            "strided": resize(high_res, strided_size(high_res.shape[1:])).half(),
             "high_res": high_res.half(),
         }
         write_tensors(folder / f"{image_id}.safetensors", tensors)

@@ -30,7 +30,7 @@ def _rough_cam() -> torch.Tensor:
 
 def test_the_crf_brings_rough_maps_to_the_edge_of_a_square():
     cams = ClassMaps(torch.tensor([4]), _rough_cam()[None].half())
-    labels = confident_labels(torch.from_numpy(_red_square()), cams, IrnLabelsConfig())
+    labels = confident_labels(torch.from_numpy(_red_square()), cams, IrnLabelsConfig()).numpy()
     assert labels.dtype == np.uint8
     inside = np.zeros((56, 64), bool)
     inside[SQUARE] = True
@@ -42,7 +42,7 @@ def test_the_crf_brings_rough_maps_to_the_edge_of_a_square():
 def test_without_iterations_the_thresholds_alone_decide():
     cams = ClassMaps(torch.tensor([4]), _rough_cam()[None])
     config = IrnLabelsConfig(crf=CrfConfig(iterations=0))
-    labels = confident_labels(torch.from_numpy(_red_square()), cams, config)
+    labels = confident_labels(torch.from_numpy(_red_square()), cams, config).numpy()
     expected = np.zeros((56, 64), np.uint8)
     expected[10:46, 14:50] = 255  # above the background threshold, below the foreground's
     expected[18:38, 22:42] = 5
@@ -50,7 +50,7 @@ def test_without_iterations_the_thresholds_alone_decide():
 
 
 def test_only_the_classes_of_the_image_occur():
-    maps = torch.stack([_rough_cam(), _rough_cam().flip(1)])
+    maps = torch.stack([_rough_cam(), _rough_cam().roll(12, 1)])
     config = IrnLabelsConfig(crf=CrfConfig(iterations=0))
     labels = confident_labels(
         torch.from_numpy(_red_square()), ClassMaps(torch.tensor([1, 6]), maps), config

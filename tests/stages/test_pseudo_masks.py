@@ -41,7 +41,8 @@ def context(make_context, pictures, write_cams, write_network):
         net.edge.fuse.weight.zero_()
         net.edge.fuse.bias.fill_(-30)
     pseudo_masks.write_tensors(context.own("irn") / "weights.safetensors", net.state_dict())
-    context.config.pseudo_masks.steps = 1
+    # One step of the walk then blurs over the eight neighbours, 4 pixels each.
+    context.config.pseudo_masks.steps, context.config.pseudo_masks.radius = 1, 2
     return context
 
 
@@ -61,7 +62,7 @@ def test_masks_are_those_of_the_equation(context):
     pseudo_masks.run(context)
     cam = read_tensors(context.own("cam") / "scored.safetensors")["strided"].float()
     edge = torch.full(cam.shape[1:], torch.tensor(-30.0).sigmoid().item())
-    walked = ops.random_walk(cam, edge, radius=5, beta=10.0, steps=1, method="power")
+    walked = ops.random_walk(cam, edge, radius=2, beta=10.0, steps=1, method="power")
     up = torch.nn.functional.interpolate(walked[None], scale_factor=4, mode="bilinear")[0]
     up = up[:, : SIZE[0], : SIZE[1]]
     stacked = torch.cat([torch.full((1, *SIZE), 0.2), up / up.max()])
@@ -87,7 +88,7 @@ def test_best_threshold_is_the_best_of_the_sweep(context):
     assert metrics["threshold"] == best[0]
     # The masks on disk score what the sweep said.
     assert metrics["score"]["miou"] == pytest.approx(best[1], abs=1e-12)
-    assert best[1] > 0.8
+    assert best[1] > 0.7
 
 
 def test_best_needs_a_mask(context, pictures):
