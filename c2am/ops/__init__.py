@@ -11,7 +11,6 @@ from c2am.ops.dense_crf import (
     unary_from_labels,
     unary_from_softmax,
 )
-from c2am.ops.dense_crf import DenseCrfPlan, dense_crf, unary_from_labels, unary_from_softmax
 from c2am.ops.dispatch import BackendError, available, backend_of, launches
 from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
