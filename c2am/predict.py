@@ -17,9 +17,10 @@ from c2am.models import read_state_dict
 from c2am.progress import progress
 from c2am.runs import open_run
 from c2am.stages.context import StageContext
+from c2am.stages.crf import crf_device
 from c2am.stages.loaders import inference_loader
 from c2am.stages.parallel import Workers
-from c2am.stages.predictions import probabilities, refine
+from c2am.stages.predictions import mean_subtracted, probabilities, refine
 from c2am.stages.segmenter import trained_segmenter
 from c2am.workspace import Workspace, write_mask
 
@@ -139,14 +140,19 @@ def _write_masks(context: StageContext, crf: CrfConfig | None) -> None:
         for batch in progress(loader, "predict", unit="batches"):
             results = zip(batch.ids, batch.images, probabilities(context, net, batch), strict=True)
             for image_id, image, probability in results:
-                workers.submit(_write_mask, context.folder, image_id, image, probability, crf)
+                workers.submit(_write_mask, context, image_id, image, probability, crf)
 
 
 def _write_mask(
-    folder: Path, image_id: str, image: Tensor, probability: Tensor, crf: CrfConfig | None
+    context: StageContext, image_id: str, image: Tensor, probability: Tensor, crf: CrfConfig | None
 ) -> None:
-    best = probability.argmax(0) if crf is None else refine(image, probability, crf)
-    write_mask(folder / f"{image_id}.png", best.to(torch.uint8).cpu().numpy())
+    best = probability.argmax(0)
+    if crf is not None:
+        true_image = context.config.predictions.crf_image == "true"
+        guide = image if true_image else mean_subtracted(image)
+        device = crf_device(context.device)
+        best = refine(guide.to(device), probability.to(device), crf)
+    write_mask(context.folder / f"{image_id}.png", best.to(torch.uint8).cpu().numpy())
 
 
 def _crf_config(config: PipelineConfig) -> CrfConfig:
