@@ -227,7 +227,7 @@ class Pipeline:
         self._check_needs(job)
         spent = 0.0
         begun = running.get("fingerprint") == self.fingerprint(job)
-        keep = (made or begun) and not force
+        keep = (made or begun) and not (force or job.stage.always)
         if keep:
             spent = self._spent(job, running) if begun else manifest["wall_time"]
         self._say(f"[bold]{job}[/bold]: " + ("continues" if keep else "runs"))
