@@ -80,37 +80,29 @@ def _reference(edge: Tensor, label: Tensor, radius: float, gradient: bool) -> tu
             largest, where = paths.path_argmaximum(edge, path, radius)
         else:
             largest = paths.path_maximum(edge, path, radius)
-        probability = torch.where(kinds.negative, largest, 1 - largest) + EPS
-        loss = -probability.log()
-        for k, kind in enumerate(kinds):
-            sums[k] += torch.where(kind, loss, 0).sum(dtype=torch.float64)
-            counts[k] += kind.sum()
+        positive = kinds.fg_positive + kinds.bg_positive
+        # The masks are 0 or 1, so this is exact: 1 - m, m, or nothing for a void pair.
+        likelihood = (1 - largest).mul_(positive).addcmul_(largest, kinds.negative).add_(EPS)
+        log_likelihood = likelihood.log()
+        sums -= torch.stack([(log_likelihood * kind).sum() for kind in kinds])
+        counts += torch.stack([kind.sum() for kind in kinds])
         if gradient:
-            _add_gradient(gradients, kinds, probability, source + where)
+            slope = positive.sub_(kinds.negative).div_(likelihood)
+            kind_index = (kinds.bg_positive + 2 * kinds.negative).long()
+            index = kind_index.mul_(edge.numel()).add_(source).add_(where)
+            gradients.view(-1).index_add_(0, index.flatten(), slope.flatten())
     counts += EPS
     if gradient:
         gradients /= counts.to(edge.dtype).view(3, 1, 1, 1)
     return (sums / counts).to(edge.dtype), gradients
 
 
-def _add_gradient(
-    gradients: Tensor, kinds: paths.PairKinds, probability: Tensor, pixel: Tensor
-) -> None:
-    """Add the gradient of each pair's loss at the pixel of its maximum, in the map of its kind."""
-    fg_positive, bg_positive, negative = kinds
-    kind = bg_positive.long() + 2 * negative
-    slope = torch.where(negative, -1, 1) / probability
-    slope = torch.where(fg_positive | bg_positive | negative, slope, 0)
-    index = kind * gradients[0].numel() + pixel
-    gradients.view(-1).index_add_(0, index.flatten(), slope.flatten())
-
-
 def _kernel(
     edge: Tensor, label: Tensor, radius: float, num_classes: int, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
     checks.within(OP, "edge", edge, 0, 1)
-    label = paths.void_to_minus_one(OP, label, num_classes)
     edge = edge[:, 0].to(checks.accumulation_dtype(edge.dtype))
+    label = paths.void_to_minus_one(OP, label, num_classes, edge.dtype)
     return dispatch.resolve(OP, backend, edge.device)[1](edge, label, radius, gradient)
 
 

@@ -80,7 +80,7 @@ def _reference(
             ((fg_positive, difference - offset), (bg_positive, difference))
         ):
             error = error.mul_(kind.unsqueeze(1))
-            sums[k] += error.abs().sum(dtype=torch.float64)
+            sums[k] += error.abs().sum()
             counts[k] += 2 * kind.sum()
             if gradient:
                 slope = error.sign_()
@@ -96,8 +96,8 @@ def _kernel(
     displacement: Tensor, label: Tensor, radius: float, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
     checks.finite(OP, displacement=displacement)
-    label = paths.void_to_minus_one(OP, label, paths.VOID - 1)
     field = displacement.to(checks.accumulation_dtype(displacement.dtype))
+    label = paths.void_to_minus_one(OP, label, paths.VOID - 1, field.dtype)
     return dispatch.resolve(OP, backend, field.device)[1](field, label, radius, gradient)
 
 

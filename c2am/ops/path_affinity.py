@@ -48,12 +48,11 @@ def _reference(edge: Tensor, radius: float) -> Tensor:
 
 
 def _reference_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
-    source = paths.source_index(edge[:, 0], radius)
-    total = torch.zeros(
-        edge.numel(), dtype=checks.accumulation_dtype(edge.dtype), device=edge.device
-    )
+    wide = edge[:, 0].to(checks.accumulation_dtype(edge.dtype))
+    source = paths.source_index(wide, radius)
+    total = torch.zeros_like(wide, memory_format=torch.contiguous_format).view(-1)
     for p, path in enumerate(paths.path_offsets(radius)):
-        _, where = paths.path_argmaximum(edge[:, 0], path, radius)
+        _, where = paths.path_argmaximum(wide, path, radius)
         share = grad[:, p].reshape(-1).to(total.dtype)
         total.index_add_(0, (source + where).flatten(), share, alpha=-1)
     return total.view(edge.shape).to(edge.dtype)

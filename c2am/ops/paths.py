@@ -79,14 +79,15 @@ def path_argmaximum(edge: Tensor, path: Path, radius: float) -> tuple[Tensor, Te
 
     Among equal values the first on the path wins, that is the one nearest to the source.
     """
-    width = edge.shape[-1]
     largest = shifted(edge, 0, 0, radius).clone()
-    where = torch.zeros_like(largest, dtype=torch.int64)
-    for y, x in path.pixels[1:]:
+    # Places on the path are kept as floats: comparisons that stay in one dtype are vectorised.
+    last_rise, rise = torch.zeros_like(largest), torch.empty_like(largest)
+    for place, (y, x) in enumerate(path.pixels[1:], 1):
         candidate = shifted(edge, y, x, radius)
-        where.masked_fill_(candidate > largest, y * width + x)
+        torch.maximum(last_rise, rise.copy_(candidate).gt_(largest).mul_(place), out=last_rise)
         torch.maximum(largest, candidate, out=largest)
-    return largest, where
+    offsets = [y * edge.shape[-1] + x for y, x in path.pixels]
+    return largest, torch.tensor(offsets, device=edge.device)[last_rise.long()]
 
 
 def source_index(edge: Tensor, radius: float) -> Tensor:
@@ -96,7 +97,7 @@ def source_index(edge: Tensor, radius: float) -> Tensor:
 
 
 class PairKinds(NamedTuple):
-    """Which pairs of one displacement are of which kind: three (B, H-r, W-2r) bool masks."""
+    """Which pairs of one displacement are of which kind: three (B, H-r, W-2r) masks of 0 and 1."""
 
     fg_positive: Tensor
     """Both ends of the same foreground class."""
@@ -107,17 +108,21 @@ class PairKinds(NamedTuple):
 
 
 def pair_kinds(label: Tensor, path: Path, radius: float) -> PairKinds:
-    """Kinds of the pairs of one displacement, from `label (B,H,W)` with -1 for void."""
+    """Kinds of the pairs of one displacement, from `label (B,H,W)` with -1 for void.
+
+    The masks have the dtype of `label`: float ones are the fastest, as in `path_argmaximum`.
+    """
     source = shifted(label, 0, 0, radius)
     target = shifted(label, path.dy, path.dx, radius)
-    same = source == target
-    return PairKinds(
-        same & (source > 0), same & (source == 0), ~same & (source >= 0) & (target >= 0)
-    )
+    same = source.clone().eq_(target)
+    fg_positive = source.clone().gt_(0).mul_(same)
+    bg_positive = source.clone().eq_(0).mul_(same)
+    both_known = source.clone().ge_(0).mul_(target.clone().ge_(0))
+    return PairKinds(fg_positive, bg_positive, both_known.sub_(fg_positive).sub_(bg_positive))
 
 
-def void_to_minus_one(op: str, label: Tensor, num_classes: int) -> Tensor:
-    """`label` as int16 with -1 where it is none of 0..num_classes.
+def void_to_minus_one(op: str, label: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """`label` in another dtype, with -1 where it is none of 0..num_classes.
 
     Raises:
         ValueError: a value that is neither 0..num_classes nor 255 (CPU only).
@@ -127,7 +132,7 @@ def void_to_minus_one(op: str, label: Tensor, num_classes: int) -> Tensor:
     if label.device.type == "cpu" and bool((void & (label != VOID)).any()):
         stray = label[void & (label != VOID)][0].item()
         raise ValueError(f"{op}: label has {stray}, expected 0..{num_classes} or {VOID} (void)")
-    return label.to(torch.int16).masked_fill_(void, -1)
+    return label.masked_fill(void, -1).to(dtype)
 
 
 def _path(dy: int, dx: int) -> tuple[tuple[int, int], ...]:
