@@ -121,7 +121,8 @@ class TrainConfig:
     flip: bool = True
     """Mirror half of the images."""
     precision: Precision = "auto"
-    """Autocast type; auto is bfloat16 where the hardware multiplies it fast (see precision.py)."""
+    """Autocast type, of inference with the network too; auto is bfloat16 where the hardware
+    multiplies it fast (see precision.py)."""
     compile: bool | None = None
     """torch.compile the training step; unset means on CUDA only."""
     checkpoint_every: int = 100
@@ -203,7 +204,6 @@ class CamConfig:
     flip: bool = True
     batch_size: int = 4
     """Images of one size that go through the network together."""
-    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         _check(self, bool(self.scales) and min(self.scales) > 0, "scales", "positive numbers")
@@ -274,7 +274,6 @@ class PseudoMasksConfig:
     steps: int = 256
     threshold: float | Literal["best"] = 0.20
     """Background threshold, or the best of the sweep on the score list (reads its masks)."""
-    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         _check(self, self.radius >= 2, "radius", "at least 2")
@@ -312,7 +311,6 @@ class PredictionsConfig:
     """Average with the mirrored image."""
     batch_size: int = 4
     """Images of one size that go through the network together."""
-    precision: Precision = "auto"
     crf: CrfConfig | None = field(
         default_factory=lambda: CrfConfig(
             gaussian_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0
