@@ -188,7 +188,7 @@ def _crf(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _add_data(words: argparse._SubParsersAction) -> None:
-    parser = _add_word(words, "data", "check a dataset, or draw the synthetic one", _data_draw)
+    parser = _add_word(words, "data", "draw the synthetic dataset", _data_draw)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     draw = _add_word(
         actions,

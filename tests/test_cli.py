@@ -128,7 +128,7 @@ def test_convert_writes_the_weights_under_the_names_used_here(tmp_path, capsys):
     assert f"2 tensors written to {output}" in capsys.readouterr().out
 
 
-def test_data_draw_and_check(tmp_path, capsys):
+def test_data_draw_writes_a_dataset(tmp_path):
     root = tmp_path / "drawn"
     counts = ["--train-images", "6", "--val-images", "3", "--cut-images", "2", "--size", "64"]
     assert cli.main(["data", "draw", str(root), *counts]) == 0
