@@ -73,7 +73,7 @@ class DataConfig:
     sbd: str | None = None
     """Folder of the SBD (`benchmark_RELEASE/dataset`), from which train_aug is derived."""
     labels: str | None = None
-    """CSV `image_id,labels`; for folder `<root>/labels.csv` if unset; for voc instead of the XML."""
+    """CSV `image_id,labels`; folder: `<root>/labels.csv` if unset; voc: instead of the XML."""
     train_list: str = "train_aug"
     """Images that the three networks are trained on."""
     score_list: str = "train"
@@ -135,10 +135,14 @@ class TrainConfig:
         _check_positive(self, "crop", "checkpoint_every", "log_every", "poly_interval")
         _check(self, 0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
         _check(self, self.weight_decay >= 0, "weight_decay", "a number of at least 0")
-        _check(self, self.batch_size % self.accumulate == 0, "accumulate", "a divisor of batch_size")
+        _check(
+            self, self.batch_size % self.accumulate == 0, "accumulate", "a divisor of batch_size"
+        )
         _check_range(self, "resize_long")
         _check_range(self, "scale")
-        _check(self, not (self.resize_long and self.scale), "scale", "unset when resize_long is set")
+        _check(
+            self, not (self.resize_long and self.scale), "scale", "unset when resize_long is set"
+        )
 
 
 @dataclass(kw_only=True)
