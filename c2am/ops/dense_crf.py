@@ -143,6 +143,8 @@ def unary_from_softmax(probabilities: Tensor, *, clip: float = 1e-5) -> Tensor:
 
 def _check_image(image: Tensor, batch: tuple[str, ...], kernels: Kernels) -> None:
     checks.tensor(OP, "image", image, (*batch, "H", "W", 3), (torch.uint8,))
+    if 0 in image.shape[-3:]:
+        raise ValueError(f"{OP}: image has shape {tuple(image.shape)}, expected H and W above 0")
     for name, value in kernels._asdict().items():
         checks.above(OP, -math.inf if name.endswith("compat") else 0, **{name: value})
 

@@ -42,7 +42,7 @@ def random_walk(
         beta: Power of the affinities, above 0.
         steps: Number of steps of the walk; 0 gives `cam * (1 - edge)`.
         method: `power` multiplies by T `steps` times. `chebyshev` uses the polynomial of the
-            least degree (about 80 for 256 steps) for which the error is at most
+            least degree (78 for 256 steps) for which the error is at most
             `tolerance` times cam (1 - edge), both in the norm |x|^2 = sum_i D_i x_i^2. It does no
             more products than `power`.
         tolerance: As said, at least 0.

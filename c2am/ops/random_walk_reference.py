@@ -45,7 +45,7 @@ def reference(
             result = step(result)
     else:
         result = chebyshev(step, start, steps, tolerance)
-    return result.to(cam.dtype)
+    return result.to(cam.dtype).contiguous()
 
 
 def affinities(edge: Tensor, radius: float, beta: float) -> list[Link]:
