@@ -131,7 +131,7 @@ def paint(rng: np.random.Generator, material: Material, x: Array, y: Array, peri
 def frame(
     rng: np.random.Generator, height: int, width: int, centre: tuple[float, float], side: float
 ) -> tuple[Array, Array]:
-    """Coordinates (u, v) of an object of `side` pixels at `centre` (y, x), turned up to 40 degrees."""
+    """Coordinates (u, v) of an object of `side` pixels around `centre` (y, x), turned a little."""
     cosine, sine = _ANGLES[rng.integers(len(_ANGLES))]
     y = (np.arange(height)[:, None] - centre[0]) * (2 / side)
     x = (np.arange(width)[None, :] - centre[1]) * (2 / side)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +19,7 @@ from c2am.config import TrainConfig
 from c2am.data import pipelines
 from c2am.data.dataset import DataError, Dataset
 from c2am.data.images import read_encoded, read_image, read_mask
-from c2am.data.sampling import Sample, rank_part, resized, sample, scaled
+from c2am.data.sampling import Sample, crop_anchor, rank_part, resized, sample, scaled
 from c2am.normalization import Normalization
 
 __all__ = ["InferenceBatch", "InferenceLoader", "Normalization", "TrainBatch", "TrainLoader"]
@@ -43,10 +47,15 @@ class InferenceBatch:
     """(H, W) of every image of the batch."""
     views: list[Tensor]
     """Per scale (B, V, 3, h, w) float32, normalised; view 1 is the mirror of view 0."""
-    present: Tensor
-    """(B, Z) bool, the classes of the image labels."""
     images: Tensor
     """(B, H, W, 3) uint8."""
+    dataset: Dataset
+    """Where the image labels come from."""
+
+    @cached_property
+    def present(self) -> Tensor:
+        """(B, Z) bool, the classes of the image labels; read when asked for, as tests have none."""
+        return _label_table(self.dataset, self.ids).to(self.images.device)
 
 
 class TrainLoader:
@@ -60,12 +69,14 @@ class TrainLoader:
         seed: of the order and the augmentation.
         device: where the crops are made and end up.
         masks: path of an image's mask (palette or grey PNG of the image's size).
-        threads: of the DALI pipeline.
+        threads: of the DALI pipeline, and as many that read files.
         rank: index of this process.
         world_size: number of processes.
 
     Raises:
-        DataError: the list is empty; in `batches`, a file that is broken or does not fit.
+        ValueError: there are more ranks than images in a micro-batch.
+        DataError: the list is empty, or labels are missing; in `batches`, a file that is broken
+            or does not fit.
     """
 
     def __init__(
@@ -89,6 +100,10 @@ class TrainLoader:
         self.masks, self.threads = masks, threads
         self._micro = config.batch_size // config.accumulate
         self._part = rank_part(self._micro, rank, world_size)
+        if not self._part:
+            raise ValueError(
+                f"{world_size} ranks share micro-batches of {self._micro}: too few images"
+            )
         self._labels = _label_table(dataset, self.ids)
 
     @property
@@ -98,7 +113,7 @@ class TrainLoader:
 
     def batches(self, start: int) -> Iterator[TrainBatch]:
         """Micro-batches without end, from the one with index `start`."""
-        feed = _Feed(self._rows(start))
+        feed = _Feed(self._stream(start), self.threads)
         pipeline = pipelines.training_pipeline(
             feed,
             crop=self.config.crop,
@@ -117,29 +132,28 @@ class TrainLoader:
                 ids=[self.ids[each.index] for each in samples],
             )
 
-    def _rows(self, start: int) -> Iterator[_Work]:
+    def _stream(self, start: int) -> Iterator[_Work]:
         batch = start
         while True:
             numbers = (batch * self._micro + place for place in self._part)
             flip, count = self.config.flip, len(self.ids)
             samples = [sample(n, count, self.seed, flip=flip) for n in numbers]
             paths = [self.dataset.image_path(self.ids[each.index]) for each in samples]
-            yield _Work(samples, paths, lambda s=samples: map(self._row, s))
+            yield _Work(samples, paths, self._row)
             batch += 1
 
-    def _row(self, drawn: Sample) -> list[np.ndarray]:
-        image_id = self.ids[drawn.index]
-        path = self.dataset.image_path(image_id)
+    def _row(self, drawn: Sample, path: Path) -> list[np.ndarray]:
         encoded = read_encoded(path)
+        size = resized(encoded.size, drawn.size_draw, self.config)
         row = [
             encoded.data,
-            np.float32(resized(encoded.size, drawn.size_draw, self.config)),
-            np.float32(drawn.anchor),
+            np.array(size, np.float32),
+            np.array(crop_anchor(size, self.config.crop, drawn.crop_draw), np.float32),
             np.array(drawn.flip, np.int32),
         ]
         if self.masks is None:
             return row
-        mask_path = self.masks(image_id)
+        mask_path = self.masks(self.ids[drawn.index])
         mask = read_mask(mask_path)
         if mask.shape != encoded.size:
             raise DataError(
@@ -191,7 +205,7 @@ class InferenceLoader:
         """The batches; sizes in the order in which they first occur."""
         if not self._buckets:
             return
-        feed = _Feed(map(self._work, self._buckets))
+        feed = _Feed(map(self._work, self._buckets), self.threads)
         pipeline = pipelines.inference_pipeline(
             feed,
             scales=len(self.scales),
@@ -202,57 +216,70 @@ class InferenceLoader:
             threads=self.threads,
         )
         for ids, (images, *views) in feed.run(pipeline, self.device):
-            present = _label_table(self.dataset, ids).to(self.device)
             size = (images.shape[1], images.shape[2])
-            yield InferenceBatch(ids, size, views, present, images)
+            yield InferenceBatch(ids, size, views, images, self.dataset)
 
     def _work(self, ids: list[str]) -> _Work:
         paths = [self.dataset.image_path(image_id) for image_id in ids]
-        return _Work(ids, paths, lambda: map(self._row, paths))
+        return _Work(ids, paths, self._row)
 
-    def _row(self, path: Path) -> list[np.ndarray]:
+    def _row(self, image_id: str, path: Path) -> list[np.ndarray]:
         encoded = read_encoded(path)
-        sizes = [np.float32(scaled(encoded.size, scale)) for scale in self.scales]
+        sizes = [np.array(scaled(encoded.size, scale), np.float32) for scale in self.scales]
         return [encoded.data, *sizes]
 
 
 @dataclass(frozen=True)
 class _Work:
-    """A batch on its way through DALI: what it is of, its files, and its input rows."""
+    """A batch on its way through DALI: what it is of, its image files, how one is read."""
 
     items: list
     paths: list[Path]
-    rows: Callable[[], Iterable[list[np.ndarray]]]
+    row: Callable[[Any, Path], list[np.ndarray]]
+
+    def columns(self) -> pipelines.Columns:
+        return pipelines.columns(map(self.row, self.items, self.paths))
 
 
 class _Feed:
     """Hands batches to a pipeline and pairs its outputs with what they are of.
 
-    DALI takes a batch ahead of what it gives out, so those on their way wait in a queue.
+    Threads read files ahead of DALI, and DALI takes a batch ahead of what it gives out; so batches
+    wait in two queues.
     """
 
-    def __init__(self, work: Iterator[_Work]) -> None:
+    def __init__(self, work: Iterator[_Work], threads: int) -> None:
         self._work = work
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="c2am-read")
+        self._ahead: deque[tuple[_Work, Future[pipelines.Columns]]] = deque()
         self._queue: deque[_Work] = deque()
 
     def __call__(self) -> pipelines.Columns:
-        work = next(self._work)
+        for work in islice(self._work, pipelines.PREFETCH + 1 - len(self._ahead)):
+            self._ahead.append((work, self._pool.submit(work.columns)))
+        if not self._ahead:
+            raise StopIteration
+        work, columns = self._ahead.popleft()
         self._queue.append(work)
-        return pipelines.columns(work.rows())
+        return columns.result()
 
     def run(
         self, pipeline: pipelines.Pipeline, device: torch.device
     ) -> Iterator[tuple[list, list[Tensor]]]:
         """What each batch is of, and its tensors."""
         results = pipelines.outputs(pipeline, device)
-        while True:
-            try:
-                tensors = next(results)
-            except StopIteration:
-                return
-            except RuntimeError as error:
-                self._blame(error)
-            yield self._queue.popleft().items, tensors
+        try:
+            while (tensors := self._next(results)) is not None:
+                yield self._queue.popleft().items, tensors
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def _next(self, results: Iterator[list[Tensor]]) -> list[Tensor] | None:
+        try:
+            return next(results, None)
+        except RuntimeError as error:
+            self._blame(error)
+            raise
 
     def _blame(self, error: RuntimeError) -> None:
         """DALI does not say which file of a batch it could not decode; Pillow does."""

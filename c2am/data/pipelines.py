@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, pipeline_def
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.plugin.pytorch import feed_ndarray
+from nvidia.dali.types import DALIDataType, DALIImageType, DALIInterpType
 
 from c2am.normalization import Normalization
 
@@ -40,11 +41,11 @@ def training_pipeline(
 
     @pipeline_def
     def define() -> tuple[Any, ...]:
-        types_in = [types.UINT8, types.FLOAT, types.FLOAT, types.INT32]
+        types_in = [DALIDataType.UINT8, DALIDataType.FLOAT, DALIDataType.FLOAT, DALIDataType.INT32]
         inputs = fn.external_source(
             source=source,
             num_outputs=4 + with_masks,
-            dtype=types_in + [types.UINT8] * with_masks,
+            dtype=types_in + [DALIDataType.UINT8] * with_masks,
             layout=["", "", "", ""] + ["HWC"] * with_masks,
         )
         encoded, size, anchor, flip = inputs[:4]
@@ -59,10 +60,10 @@ def training_pipeline(
         image = _normalize(image, normalization, fill_values=0.0, **place)
         if not with_masks:
             return (image,)
-        mask = inputs[4].gpu() if device.type == "cuda" else inputs[4]
-        mask = fn.resize(mask, size=size, interp_type=types.INTERP_NN)
+        mask: Any = inputs[4].gpu() if device.type == "cuda" else inputs[4]
+        mask = fn.resize(mask, size=size, interp_type=DALIInterpType.INTERP_NN)
         mask = fn.crop_mirror_normalize(
-            mask, dtype=types.UINT8, output_layout="HWC", fill_values=255.0, **place
+            mask, dtype=DALIDataType.UINT8, output_layout="HWC", fill_values=255.0, **place
         )
         return image, mask
 
@@ -89,7 +90,7 @@ def inference_pipeline(
         encoded, *sizes = fn.external_source(
             source=source,
             num_outputs=1 + scales,
-            dtype=[types.UINT8] + [types.FLOAT] * scales,
+            dtype=[DALIDataType.UINT8] + [DALIDataType.FLOAT] * scales,
         )
         image = _decode(encoded, device)
         views = []
@@ -102,12 +103,16 @@ def inference_pipeline(
     return _build(define, batch_size, device, threads)
 
 
-_CUBIC = {"interp_type": types.INTERP_CUBIC, "antialias": True}
+_CUBIC: dict[str, Any] = {"interp_type": DALIInterpType.INTERP_CUBIC, "antialias": True}
 
 
 def _decode(encoded: Any, device: torch.device) -> Any:
-    where = "mixed" if device.type == "cuda" else "cpu"
-    return fn.decoders.image(encoded, device=where, output_type=types.RGB)
+    if device.type == "cpu":
+        return fn.decoders.image(encoded, device="cpu", output_type=DALIImageType.RGB)
+    # Fancy upsampling is what the CPU decoder does, so that both see the same colours.
+    return fn.decoders.image(
+        encoded, device="mixed", output_type=DALIImageType.RGB, jpeg_fancy_upsampling=True
+    )
 
 
 def _normalize(image: Any, normalization: Normalization, **place: Any) -> Any:
@@ -115,7 +120,7 @@ def _normalize(image: Any, normalization: Normalization, **place: Any) -> Any:
         image,
         mean=list(normalization.mean),
         std=list(normalization.std),
-        dtype=types.FLOAT,
+        dtype=DALIDataType.FLOAT,
         output_layout="CHW",
         **place,
     )
@@ -148,7 +153,7 @@ def outputs(pipeline: Pipeline, device: torch.device) -> Iterator[list[torch.Ten
 
 def _tensor(output: Any, device: torch.device) -> torch.Tensor:
     dense = output.as_tensor()
-    dtype = torch.uint8 if dense.dtype == types.UINT8 else torch.float32
+    dtype = torch.uint8 if dense.dtype == DALIDataType.UINT8 else torch.float32
     tensor = torch.empty(dense.shape(), dtype=dtype, device=device)
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     feed_ndarray(dense, tensor, cuda_stream=stream)

@@ -22,8 +22,8 @@ class Sample:
     """Place in the list of ids."""
     size_draw: float
     """Where in the range of sizes or scales, 0..1."""
-    anchor: tuple[float, float]
-    """Crop position (y, x), each 0..1 of what is left beside the crop."""
+    crop_draw: tuple[float, float]
+    """Which of the possible crop positions (y, x), each 0..1."""
     flip: bool
 
 
@@ -51,6 +51,20 @@ def resized(size: tuple[int, int], draw: float, config: TrainConfig) -> tuple[in
     else:
         return size
     return scaled(size, factor)
+
+
+def crop_anchor(size: tuple[int, int], crop: int, draw: tuple[float, float]) -> tuple[float, float]:
+    """Crop position (y, x) as DALI takes it, a fraction of (size - crop).
+
+    Every whole-pixel position is as likely as another. That holds too where the crop is larger than
+    the image: then the image lies anywhere within the crop.
+    """
+    y, x = (_offset(side - crop, uniform) for side, uniform in zip(size, draw, strict=True))
+    return y, x
+
+
+def _offset(room: int, uniform: float) -> float:
+    return int(uniform * (abs(room) + 1)) / abs(room) if room else 0.0
 
 
 def scaled(size: tuple[int, int], factor: float) -> tuple[int, int]:

@@ -55,7 +55,7 @@ class VocDataset:
         self.root, self.sbd = Path(root), sbd
         if not (self.root / "JPEGImages").is_dir():
             raise DataError(
-                f"{self.root / 'JPEGImages'}: no such folder. The root is the folder VOC2012 of the "
+                f"{self.root / 'JPEGImages'}: no such folder. The root is the VOC2012 of a "
                 f"VOCdevkit: {VOC_URL}"
             )
         names = self.root / "classes.txt"
@@ -83,9 +83,9 @@ class VocDataset:
         if self.sbd is None or not (self.sbd / "train.txt").is_file():
             missing = path if self.sbd is None else self.sbd / "train.txt"
             raise DataError(
-                f"{missing}: no such file. The list train_aug is derived from SBD: unpack {SBD_URL} "
-                "and pass --data.sbd .../benchmark_RELEASE/dataset. To train without SBD, pass "
-                "--data.train_list train"
+                f"{missing}: no such file. The list train_aug is derived from SBD: unpack "
+                f"{SBD_URL} and pass --data.sbd .../benchmark_RELEASE/dataset. "
+                "To train without SBD, pass --data.train_list train"
             )
         ids = set(self.ids("train"))
         ids.update(read_list(self.sbd / "train.txt"), read_list(self.sbd / "val.txt"))
