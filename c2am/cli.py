@@ -1,6 +1,7 @@
 """The command `c2am`. Each word imports what it needs only when it runs."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from c2am import __version__
-from c2am.config import CrfConfig, SyntheticConfig
+from c2am.config import CrfConfig, DataConfig, SyntheticConfig
 
 EXIT_BAD_INPUT = 2
 _KINDS = ("classifier", "irn", "segmenter")
@@ -188,8 +189,24 @@ def _crf(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _add_data(words: argparse._SubParsersAction) -> None:
-    parser = _add_word(words, "data", "draw the synthetic dataset", _data_draw)
+    parser = _add_word(words, "data", "check a dataset, or draw the synthetic one", _data_draw)
     actions = parser.add_subparsers(metavar="ACTION", required=True)
+    check = _add_word(
+        actions,
+        "check",
+        "name what is missing or broken in a dataset, and where it comes from",
+        _data_check,
+        "Read every image, label and mask of the lists and name what is missing, broken or "
+        "contradictory. Exit code 1 if there is an error.",
+    )
+    check.add_argument("root", type=Path, metavar="DIR", help="VOC2012 of a VOCdevkit, or a folder")
+    check.add_argument("--kind", choices=("voc", "folder"), default="voc", help="(%(default)s)")
+    check.add_argument("--sbd", metavar="DIR", help="SBD's benchmark_RELEASE/dataset")
+    check.add_argument("--labels", metavar="CSV", help="image_id,labels[,split]")
+    for name in _LISTS:
+        default = getattr(DataConfig(), name)
+        option = f"--{name.replace('_', '-')}"
+        check.add_argument(option, default=default, metavar="LIST", help="(%(default)s)")
     draw = _add_word(
         actions,
         "draw",
@@ -211,6 +228,31 @@ _DRAW_HELP = {
     "confounding": "probability of an object to stand on its class's context",
     "seed": "the same seed gives the same files",
 }
+
+
+_LISTS = ("train_list", "score_list", "val_list", "test_list")
+
+
+def _data_check(args: argparse.Namespace, rest: list[str]) -> int:
+    from c2am.data.check import SOURCES, check_dataset
+
+    lists = {name: getattr(args, name) for name in _LISTS}
+    config = DataConfig(
+        kind=args.kind,
+        root=str(args.root),
+        sbd=args.sbd,
+        labels=args.labels,
+        threads=os.cpu_count() or 1,
+        **lists,
+    )
+    problems = check_dataset(config)
+    for problem in problems:
+        print(problem)
+    errors = sum(problem.severity == "error" for problem in problems)
+    if errors and args.kind == "voc":
+        print(SOURCES)
+    print(f"{args.root}: {errors} errors, {len(problems) - errors} warnings")
+    return 1 if errors else 0
 
 
 def _data_draw(args: argparse.Namespace, rest: list[str]) -> int:

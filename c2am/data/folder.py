@@ -25,6 +25,8 @@ class FolderDataset:
         )
         if not 1 <= len(self.classes) <= 254:  # a mask holds 0 and 255 besides
             raise DataError(f"{self._table.path}: {len(self.classes)} classes: expected 1 to 254")
+        self.unlisted: list[Path] = []
+        """Images below the root that stand in no row of the CSV."""
         self._images = self._find_images()
         self._sizes: dict[str, tuple[int, int]] = {}
 
@@ -36,6 +38,7 @@ class FolderDataset:
             if path.suffix.lower() not in EXTENSIONS or masks in path.parents:
                 continue
             if image_id not in self._table.labels:
+                self.unlisted.append(path)
                 continue
             if image_id in found:
                 raise DataError(

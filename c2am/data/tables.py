@@ -18,17 +18,23 @@ class LabelTable:
     """List of each image, None without the column."""
 
 
-def _rows(path: Path, reader: csv.DictReader) -> list[dict[str, str]]:
-    try:
-        rows = list(reader)
-    except csv.Error as error:
-        raise DataError(f"{path}: row {reader.line_num}: {error}") from error
-    if not rows:
+def _rows(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
+    """The rows below the header, by column."""
+    columns = [name.strip() for name in lines[0]] if lines else []
+    if sorted(columns) not in (["image_id", "labels"], ["image_id", "labels", "split"]):
+        found = ",".join(columns) or "none"
+        raise DataError(
+            f"{path}: columns {found}: expected image_id,labels or image_id,labels,split"
+        )
+    if len(lines) == 1:
         raise DataError(f"{path}: no rows")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise DataError(f"{path}: row {number} has more or fewer fields than the header")
-    return rows
+    for line in lines[1:]:
+        if len(line) != len(columns):
+            raise DataError(
+                f"{path}: the row {','.join(line)!r} has {len(line)} fields, "
+                f"the header {len(columns)}"
+            )
+    return [dict(zip(columns, line, strict=True)) for line in lines[1:]]
 
 
 def read_label_table(path: Path) -> LabelTable:
@@ -38,19 +44,15 @@ def read_label_table(path: Path) -> LabelTable:
     contain spaces. An image without labels is allowed. Raises `DataError` naming the file and,
     for wrong columns, those found and those expected.
     """
-    reader = csv.DictReader(read_text(path).splitlines(), strict=True)
-    columns = [name.strip() for name in reader.fieldnames or ()]
-    if sorted(columns) not in (["image_id", "labels"], ["image_id", "labels", "split"]):
-        found = ",".join(columns) or "none"
-        raise DataError(
-            f"{path}: columns {found}: expected image_id,labels or image_id,labels,split"
-        )
-    reader.fieldnames = columns
-    rows = _rows(path, reader)
+    try:
+        lines = [line for line in csv.reader(read_text(path).splitlines(), strict=True) if line]
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV ({error})") from error
+    rows = _rows(path, lines)
     ids = validate_ids([row["image_id"].strip() for row in rows], path)
     separator = ";" if any(";" in row["labels"] for row in rows) else None
     names = [tuple(n.strip() for n in r["labels"].split(separator) if n.strip()) for r in rows]
     labels = dict(zip(ids, names, strict=True))
-    if "split" not in columns:
+    if "split" not in rows[0]:
         return LabelTable(path, labels, None)
     return LabelTable(path, labels, dict(zip(ids, (r["split"].strip() for r in rows), strict=True)))

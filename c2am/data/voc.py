@@ -75,7 +75,9 @@ class VocDataset:
             return self._derive_train_aug(path)
         if not path.is_file():
             lists = ", ".join(sorted(p.stem for p in path.parent.glob("*.txt"))) or "none"
-            raise DataError(f"{path}: no such list; lists found: {lists}")
+            raise DataError(
+                f"{path}: no such list; lists found: {lists}. VOC's are part of {VOC_URL}"
+            )
         return read_list(path)
 
     def _derive_train_aug(self, path: Path) -> list[str]:
