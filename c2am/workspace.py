@@ -20,6 +20,8 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from c2am.palette import voc_palette
+
 TEMPORARY = ".tmp-"
 _MANIFEST = "manifest.json"
 _RUNNING = "running.json"
@@ -113,8 +115,6 @@ def read_json(path: str | Path) -> Any:
 
 def write_mask(path: str | Path, mask: np.ndarray) -> None:
     """Write `mask (H, W) uint8` of class indices as a PNG with the VOC palette."""
-    from c2am.data.palette import voc_palette
-
     if mask.dtype != np.uint8 or mask.ndim != 2:
         raise ValueError(f"mask: expected (H, W) uint8, got {mask.shape} {mask.dtype}")
     image = Image.fromarray(mask)

@@ -6,9 +6,9 @@ from c2am.config import DataConfig
 from c2am.data.dataset import DataError, Dataset
 from c2am.data.folder import FolderDataset
 from c2am.data.images import read_image, read_mask
-from c2am.data.palette import voc_palette
 from c2am.data.synthetic import SyntheticDataset
 from c2am.data.voc import VOC_CLASSES, VocDataset
+from c2am.palette import voc_palette
 
 __all__ = [
     "VOC_CLASSES",

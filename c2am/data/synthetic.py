@@ -18,8 +18,8 @@ from PIL import Image
 from c2am.config import SyntheticConfig
 from c2am.data import drawing
 from c2am.data.dataset import DataError
-from c2am.data.palette import voc_palette
 from c2am.data.voc import VocDataset
+from c2am.palette import voc_palette
 
 _RECORD = "synthetic.txt"  # the settings that a folder was drawn with
 _OBJECT_SIDES = (0.25, 0.60)  # of the image's shorter side

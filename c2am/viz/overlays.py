@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from c2am.data.palette import voc_palette
+from c2am.palette import voc_palette
 
 Rgb = NDArray[np.uint8]
 _PALETTE = voc_palette()
