@@ -1,5 +1,5 @@
 # make demo   set everything up and run the pipeline on data drawn here
-# make test   set everything up and run the tests
+# make test   set everything up and run the tests, a process per core
 # make lint   formatting, lint, types and import rules
 # make bench  the benchmarks of the ops on this machine
 PYTHON ?= python3
@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-lite
 	$(BIN)/python -m c2am.train --recipe demo
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
