@@ -1,8 +1,8 @@
 """Progress bars with rate and time left, on the main rank and only in a terminal."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,7 @@ from rich.text import Text
 from c2am import distributed
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 console = Console(stderr=True)
 
 
@@ -70,8 +71,16 @@ def progress_bar(name: str, *, total: int, done: int = 0, unit: str = "images") 
         yield Bar(display, name, total, done, unit)
 
 
+class SizedIterable(Protocol[T_co]):
+    """A list, or a loader: what has a length and can be iterated over."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+
 def progress(
-    items: Collection[T],
+    items: SizedIterable[T],
     name: str,
     *,
     total: int | None = None,

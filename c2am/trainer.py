@@ -37,7 +37,9 @@ class Task(Protocol):
     A task may also have `statistics() -> dict[str, float]`, which is logged beside the loss.
     """
 
-    net: nn.Module
+    @property
+    def net(self) -> nn.Module:
+        """The network that is trained."""
 
     def parameter_groups(self) -> list[dict]:
         """Groups for SGD, each with "params" and "lr"; "weight_decay", "momentum" may differ."""
@@ -52,7 +54,9 @@ class Task(Protocol):
 class Loader(Protocol):
     """The part of `data.TrainLoader` that the trainer uses."""
 
-    steps_per_epoch: float
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimiser steps in one pass over the list."""
 
     def batches(self, start: int) -> Iterator[TrainBatch]:
         """Endless micro-batches, from the one with index `start`."""

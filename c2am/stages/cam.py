@@ -5,8 +5,7 @@ from torch import Tensor
 
 from c2am import distributed, ops
 from c2am.data.loader import InferenceBatch
-from c2am.evaluation import best_threshold, scores, sweep_curve
-from c2am.progress import progress
+from c2am.evaluation import scores, sweep_curve
 from c2am.stages.class_maps import (
     ClassMaps,
     read_class_maps,
@@ -14,9 +13,9 @@ from c2am.stages.class_maps import (
 )
 from c2am.stages.context import StageContext
 from c2am.stages.lists import pending_batches, union, with_mask
-from c2am.stages.loaders import inference_loader
+from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import both_maps, trained_classifier
-from c2am.stages.scoring import sweep_list, thresholds
+from c2am.stages.scoring import choose_threshold, sweep_list, thresholds
 from c2am.workspace import write_tensors
 
 
@@ -52,15 +51,16 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
     if not todo:
         return
     net = trained_classifier(context, context.classifier_weights(), context.method)
-    loader = inference_loader(
+    batches = inference_batches(
         context,
         todo,
         net.backbone.normalization,
+        context.name,
         scales=config.cam.scales,
         flip=config.cam.flip,
         batch_size=batch_size,
     )
-    for batch in progress(loader, context.name, unit="batches"):
+    for batch in batches:
         strided, high_res = both_maps(context, context.method, net, batch)
         save_batch(context, batch, strided, high_res)
 
@@ -109,7 +109,7 @@ def seed_scores(context: StageContext) -> dict:
         return {}
     classes, points = context.dataset.classes, thresholds(context)
     curve = sweep_curve(chosen, points, classes)
-    threshold = best_threshold(curve)
+    threshold = choose_threshold(context, curve)
     at = points.index(threshold)
     metrics: dict = {
         name: scores(sweep[at], classes).as_dict()

@@ -14,9 +14,8 @@ from c2am import distributed, precision
 from c2am.config import ClassifierConfig
 from c2am.data.loader import TrainBatch
 from c2am.models import Classifier, build_classifier
-from c2am.progress import progress
 from c2am.stages.context import StageContext
-from c2am.stages.loaders import inference_loader, train_loader
+from c2am.stages.loaders import inference_batches, train_loader
 from c2am.trainer import train
 
 
@@ -90,14 +89,15 @@ def _logits(context: StageContext, net: Classifier, ids: list[str]) -> Tensor:
     row = {image_id: index for index, image_id in enumerate(ids)}
     logits = torch.zeros(len(ids), len(context.dataset.classes), device=context.device)
     config = context.config
-    loader = inference_loader(
+    batches = inference_batches(
         context,
         distributed.shard(ids),
         net.backbone.normalization,
+        f"{context.name}: val",
         batch_size=config.cam.batch_size,
     )
     net.eval()
-    for batch in progress(loader, "classifier: val", unit="batches"):
+    for batch in batches:
         with precision.autocast(context.device, config.classifier.precision):
             output = net(batch.views[0][:, 0])
         logits[[row[image_id] for image_id in batch.ids]] = output.logits.float()

@@ -14,10 +14,9 @@ from torch import Tensor
 from c2am import distributed, ops
 from c2am.data.loader import InferenceBatch
 from c2am.methods import build_method
-from c2am.progress import progress
 from c2am.stages.class_maps import resize
 from c2am.stages.context import StageContext
-from c2am.stages.loaders import inference_loader
+from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import strided_maps, trained_classifier
 from c2am.workspace import read_metadata, read_tensors, write_tensors
 
@@ -85,15 +84,16 @@ def accumulate(context: StageContext, accumulator: Accumulator) -> None:
         return
     net = trained_classifier(context, context.shared("classifier") / "weights.safetensors")
     method = build_method("cam", config.front_door)
-    loader = inference_loader(
+    batches = inference_batches(
         context,
         todo,
         net.backbone.normalization,
+        context.name,
         scales=config.cam.scales,
         flip=config.cam.flip,
         batch_size=config.cam.batch_size,
     )
-    for index, batch in enumerate(progress(loader, "global_cam", unit="batches"), start=1):
+    for index, batch in enumerate(batches, start=1):
         accumulator.add(strided_maps(context, method, net, batch), batch)
         if index % _SAVE_EVERY == 0:
             accumulator.save()

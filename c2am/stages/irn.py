@@ -15,10 +15,9 @@ from c2am.config import IrnConfig
 from c2am.data.loader import TrainBatch
 from c2am.models import Irn, build_irn, load_weights
 from c2am.ops import paths
-from c2am.progress import progress
 from c2am.stages.context import StageContext
 from c2am.stages.labels import resize_labels
-from c2am.stages.loaders import inference_loader, train_loader
+from c2am.stages.loaders import inference_batches, train_loader
 from c2am.trainer import train
 
 
@@ -109,16 +108,17 @@ def run(context: StageContext) -> dict:
 def mean_displacement(context: StageContext, net: Irn) -> Tensor:
     """(2,) mean over the training list of each image's mean displacement at scale 1."""
     ids = context.dataset.ids(context.config.data.train_list)
-    loader = inference_loader(
+    batches = inference_batches(
         context,
         distributed.shard(ids),
         net.backbone.normalization,
+        f"{context.name}: mean displacement",
         batch_size=context.config.cam.batch_size,
     )
     net.eval()
     net.displacement_mean.zero_()
     total = torch.zeros(2, device=context.device)
-    for batch in progress(loader, f"{context.name}: mean displacement", unit="batches"):
+    for batch in batches:
         with precision.autocast(context.device, context.config.irn.precision):
             _, displacement = net(batch.views[0][:, 0])
         total += displacement.float().mean((2, 3)).sum(0)

@@ -1,12 +1,13 @@
 """The loaders of a stage, made from its context."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from c2am import distributed
 from c2am.config import TrainConfig
-from c2am.data.loader import InferenceLoader, TrainLoader
+from c2am.data.loader import InferenceBatch, InferenceLoader, TrainLoader
 from c2am.normalization import Normalization
+from c2am.progress import progress
 from c2am.stages.context import StageContext
 
 
@@ -52,3 +53,20 @@ def inference_loader(
         device=context.device,
         threads=context.config.data.threads,
     )
+
+
+def inference_batches(
+    context: StageContext,
+    ids: Sequence[str],
+    normalization: Normalization,
+    description: str,
+    *,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    batch_size: int = 1,
+) -> Iterator[InferenceBatch]:
+    """The batches of `inference_loader`, with a progress bar that counts their images."""
+    loader = inference_loader(
+        context, ids, normalization, scales=scales, flip=flip, batch_size=batch_size
+    )
+    return progress(loader, description, total=len(ids), count=lambda batch: len(batch.ids))

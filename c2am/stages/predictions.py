@@ -16,11 +16,10 @@ from c2am import distributed, ops, precision
 from c2am.config import CrfConfig
 from c2am.data.loader import InferenceBatch
 from c2am.models import DeepLab
-from c2am.progress import progress
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device, crf_plan, infer
 from c2am.stages.lists import pending_batches
-from c2am.stages.loaders import inference_loader
+from c2am.stages.loaders import inference_batches
 from c2am.stages.parallel import Workers
 from c2am.stages.scoring import score_masks
 from c2am.stages.segmenter import trained_segmenter
@@ -60,15 +59,16 @@ def predict_list(context: StageContext, split: str) -> None:
     if not todo:
         return
     net = trained_segmenter(context)
-    loader = inference_loader(
+    batches = inference_batches(
         context,
         todo,
         net.backbone.normalization,
+        f"{context.name}: {split}",
         flip=config.predictions.flip,
         batch_size=batch_size,
     )
     with Workers() as workers:
-        for batch in progress(loader, f"{context.name}: {split}", unit="batches"):
+        for batch in batches:
             for image_id, image, probability in zip(
                 batch.ids, batch.images, probabilities(context, net, batch), strict=True
             ):

@@ -13,16 +13,15 @@ import torch
 from torch import Tensor
 
 from c2am import distributed, ops, precision
-from c2am.evaluation import best_threshold, mask_at_threshold, sweep_curve
+from c2am.evaluation import mask_at_threshold, sweep_curve
 from c2am.models import boundaries
-from c2am.progress import progress
 from c2am.stages.class_maps import STRIDE, ClassMaps, read_class_maps, resize
 from c2am.stages.context import StageContext
 from c2am.stages.irn import trained_irn
 from c2am.stages.lists import pending, pending_batches, union, with_mask
-from c2am.stages.loaders import inference_loader
+from c2am.stages.loaders import inference_batches
 from c2am.stages.parallel import map_images
-from c2am.stages.scoring import score_masks, sweep_list, thresholds
+from c2am.stages.scoring import choose_threshold, score_masks, sweep_list, thresholds
 from c2am.workspace import write_mask, write_tensors
 
 _TINY = 1e-5
@@ -38,7 +37,7 @@ def run(context: StageContext) -> dict:
     curve = sweep(context)
     threshold = context.config.pseudo_masks.threshold
     if threshold == "best":
-        threshold = best_threshold(curve)
+        threshold = choose_threshold(context, curve)
     write_masks(context, ids, threshold)
     distributed.barrier()
     metrics: dict = {"threshold": threshold, "curve": curve}
@@ -68,14 +67,15 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     if not todo:
         return
     net = trained_irn(context)
-    loader = inference_loader(
+    batches = inference_batches(
         context,
         todo,
         net.backbone.normalization,
+        context.name,
         flip=True,
         batch_size=batch_size,
     )
-    for batch in progress(loader, context.name, unit="batches"):
+    for batch in batches:
         with precision.autocast(context.device, config.irn.precision):
             edges = boundaries(net, batch.views[0])
         for image_id, edge in zip(batch.ids, edges, strict=True):

@@ -1,6 +1,7 @@
 """Scores of a stage's maps or masks over a list of images, summed over the ranks."""
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from c2am import distributed
 from c2am.data import DataError, read_mask
 from c2am.evaluation import (
+    best_threshold,
     confusion_matrix,
     reduce_confusion,
     scores,
@@ -25,6 +27,19 @@ from c2am.stages.parallel import map_images
 def thresholds(context: StageContext) -> list[float]:
     """The background thresholds of `config.evaluation`."""
     return sweep_thresholds(*context.config.evaluation.thresholds)
+
+
+def choose_threshold(context: StageContext, curve: Sequence[Sequence[float]]) -> float:
+    """The best threshold of a curve; warns where a wider sweep might find a better one."""
+    best = best_threshold(curve)
+    first, last = curve[0][0], curve[-1][0]
+    if len(curve) > 1 and best in (first, last):
+        warnings.warn(
+            f"{context.name}: the best threshold, {best:g}, is at an end of the sweep; "
+            f"widen evaluation.thresholds, now {first:g} to {last:g}",
+            stacklevel=2,
+        )
+    return best
 
 
 def sweep_list(

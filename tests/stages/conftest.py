@@ -13,6 +13,7 @@ from c2am.config import (
     CamConfig,
     ClassifierConfig,
     DataConfig,
+    EvaluationConfig,
     FrontDoorConfig,
     GlobalCamConfig,
     IrnConfig,
@@ -107,6 +108,7 @@ def config(tmp_path) -> PipelineConfig:
         irn=IrnConfig(**NETWORK, **TRAINING, lr=0.01, head_lr=0.01, radius=4),
         segmenter=SegmenterConfig(**NETWORK, **TRAINING, scale=(0.75, 1.5), scales=(1.0, 0.5)),
         predictions=PredictionsConfig(batch_size=2),
+        evaluation=EvaluationConfig(thresholds=(0.02, 0.98, 0.02)),
     )
 
 
