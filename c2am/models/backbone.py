@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 
 from c2am.normalization import Normalization
@@ -36,9 +37,11 @@ class Backbone(nn.Module):
         self._frozen_stages = 0
         for name, stage in zip(STAGES, stages, strict=True):
             self.add_module(name, stage)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Normalised RGB `x (B,3,H,W)` -> the features `(B,C_i,h_i,w_i)` of the five stages."""
+        x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for name in STAGES:
             x = self.get_submodule(name)(x)

@@ -65,7 +65,8 @@ def _widen_on_cpu(conv: nn.Module) -> None:
 
 def _float32_forward(conv: nn.Module, x: Tensor) -> Tensor:
     forward = type(conv).forward
-    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+    trained = torch.is_grad_enabled() and x.device.type == "cpu"
+    if not (trained and torch.is_autocast_enabled("cpu")):
         return forward(conv, x)
     with torch.autocast("cpu", enabled=False):
         return forward(conv, x.float()).to(x.dtype)
