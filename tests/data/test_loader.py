@@ -143,6 +143,13 @@ def test_image_and_mask_stay_aligned(files, config):
     assert outside.any() == (config.crop == 100)
 
 
+def test_masks_hold_no_values_between_classes(files, rng):
+    mask = 9 * rng.integers(0, 2, (40, 50), dtype=np.uint8)
+    files.add("c.png", encoding(mask), mask)
+    batch = take(train_loader(files, CONFIG), 1)[0]
+    assert set(batch.masks.unique().tolist()) - {255} == {0, 9}
+
+
 def test_padding_is_zero_after_normalisation_and_void_in_masks(files):
     colour = np.array([200, 100, 50], np.uint8)
     files.add("c.png", np.tile(colour, (20, 30, 1)), np.full((20, 30), 3, np.uint8))
