@@ -1,6 +1,6 @@
 """A training of a second: small network, drawn images; also a script, for torchrun and kills.
 
-    python tests/tiny_training.py FOLDER [--steps 12] [--accumulate 1] [--slow SECONDS] ...
+python tests/tiny_training.py FOLDER [--steps 12] [--accumulate 1] [--slow SECONDS] ...
 """
 
 import argparse

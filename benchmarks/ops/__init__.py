@@ -24,7 +24,7 @@ def cases(op: str) -> Iterator[Case]:
 def providers(
     op: str, call: Callable[..., object], device: torch.device
 ) -> dict[str, Callable[[], object]]:
-    """`call(backend=...)` for every backend that can run here; Triton's interpreter cannot be timed."""
+    """`call(backend=...)` for every backend that runs here, but for Triton's interpreter."""
     reasons = available(op, device)
     names = [name for name, reason in reasons.items() if reason is None]
     if device.type == "cpu":
