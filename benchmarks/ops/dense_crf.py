@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -26,10 +27,11 @@ def cases() -> Iterator[Case]:
     device = best_device()
     image = smooth_image(375, 500, device)
     generator = torch.Generator().manual_seed(1)
-    for labels, parameters in (
+    settings: tuple[tuple[int, dict[str, Any]], ...] = (
         (3, {}),
         (21, {"gaussian_sxy": 1.0, "bilateral_sxy": 67.0, "bilateral_srgb": 3.0}),
-    ):
+    )
+    for labels, parameters in settings:
         coarse = torch.randint(0, labels, (1, 1, 8, 10), generator=generator).float()
         map_ = torch.nn.functional.interpolate(coarse, (375, 500))[0, 0].long().to(device)
         unary = unary_from_labels(map_, labels, 0.7)

@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         self._frozen_stages = 0
         for name, stage in zip(STAGES, stages, strict=True):
             self.add_module(name, stage)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Normalised RGB `x (B,3,H,W)` -> the features `(B,C_i,h_i,w_i)` of the five stages."""
