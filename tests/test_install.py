@@ -10,6 +10,8 @@ import venv
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 IGNORED = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.so", "*.egg-info", "__pycache__")
 
@@ -83,6 +85,7 @@ def check_wheel_works_in_an_empty_environment(wheel: Path, folder: Path) -> None
     assert "train" in run(folder / "bin" / "c2am", "--help")
 
 
+@pytest.mark.timeout(900)  # it downloads the build tools and compiles
 def test_install(tmp_path: Path) -> None:
     """One test, so that parallel workers build only once."""
     sdist, wheel = build(tmp_path)
