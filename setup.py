@@ -15,7 +15,8 @@ ROOT = Path(__file__).parent.resolve()
 class CMakeBuild(build_ext):
     """Configures and builds the CMake project, and puts its module where setuptools wants it.
 
-    Environment: `C2AM_CUDA` (AUTO, ON, OFF) and `CUDAARCHS` (CMake's list of architectures).
+    Environment: `C2AM_CUDA` (AUTO, ON, OFF) and `CMAKE_CUDA_ARCHITECTURES` or `CUDAARCHS` (a list
+    as CMake takes it: "80;90").
     """
 
     def build_extension(self, ext: Extension) -> None:
@@ -29,10 +30,13 @@ class CMakeBuild(build_ext):
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
         }
-        if "CUDAARCHS" in os.environ:
-            options["CMAKE_CUDA_ARCHITECTURES"] = os.environ["CUDAARCHS"]
+        for name in ("CUDAARCHS", "CMAKE_CUDA_ARCHITECTURES"):
+            if name in os.environ:
+                options["CMAKE_CUDA_ARCHITECTURES"] = os.environ[name]
         defines = [f"-D{name}={value}" for name, value in options.items()]
-        self._cmake("-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines)
+        # What an earlier build found lay in its isolated environment, which is gone; and there may
+        # be an nvcc by now.
+        self._cmake("--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", *defines)
         self._cmake("--build", str(build))
 
     @staticmethod
