@@ -4,6 +4,7 @@ A recipe (`recipes/*.yaml`) sets the fields, the command line overrides them, an
 is checked when a config is built, so a bad value stops a run before it starts.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,7 +15,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 def _check(config: object, condition: bool, name: str, expected: str) -> None:
     if not condition:
-        section = type(config).__name__.removesuffix("Config").lower()
+        words = re.findall("[A-Z][a-z]+", type(config).__name__.removesuffix("Config"))
+        section = "_".join(words).lower()
         raise ValueError(f"{section}.{name} = {getattr(config, name)!r}: expected {expected}")
 
 
