@@ -74,16 +74,20 @@ class Events:
 def read_metrics(folder: Path, name: str | None = None) -> list[dict[str, Any]]:
     """The lines of `folder/metrics.jsonl`, of one stage if named, ordered by stage and step.
 
-    Of the steps that a resumed run wrote twice the last line counts. Half a line, which only a
-    killed run leaves, is passed over.
+    A line takes the place of those of its stage from its step on: a run that is resumed, or made
+    again with fewer steps, writes them anew. Half a line, which only a killed run leaves, is
+    passed over.
     """
     path = Path(folder) / METRICS
-    lines: dict[tuple[str, int], dict[str, Any]] = {}
+    stages: dict[str, list[dict[str, Any]]] = {}
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             line = json.loads(text)
         except json.JSONDecodeError:
             continue
         if name in (None, line["stage"]):
-            lines[line["stage"], line["step"]] = line
-    return [lines[key] for key in sorted(lines)]
+            lines = stages.setdefault(line["stage"], [])
+            while lines and lines[-1]["step"] >= line["step"]:
+                lines.pop()
+            lines.append(line)
+    return [line for stage in sorted(stages) for line in stages[stage]]

@@ -29,6 +29,17 @@ def test_of_a_step_written_twice_the_last_counts(tmp_path):
     assert [line["loss"] for line in read_metrics(tmp_path)] == [0.25]
 
 
+def test_a_shorter_run_leaves_nothing_of_the_longer_one_before(tmp_path):
+    for steps in ((10, 20, 30), (10, 20)):
+        with Events(tmp_path, "classifier") as events:
+            for step in steps:
+                events.log(step, {"loss": 1 / len(steps)})
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [
+        (10, 0.5),
+        (20, 0.5),
+    ]
+
+
 def test_half_a_line_of_a_killed_run_is_passed_over(tmp_path):
     with Events(tmp_path, "classifier") as events:
         events.log(10, {"loss": 1.0})
