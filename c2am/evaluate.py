@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = _evaluate(arguments)
         if arguments.json is not None:
             write_json(arguments.json, result)
-    except (DataError, EvaluationError, WorkspaceError) as error:
+    except (ValueError, WorkspaceError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _print(result)
