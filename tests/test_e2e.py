@@ -119,25 +119,37 @@ def test_two_processes_equal_one(finished: Workspace, tmp_path: Path) -> None:
     assert np.mean(differing) < 0.005
 
 
+def made(workspace: Path) -> int:
+    """How many of its results a run has so far; the first are checkpoints of the classifier."""
+    patterns = (
+        "classifier/*.safetensors",
+        "cam/*/*.safetensors",
+        "irn_labels/*/*.png",
+        "pseudo_masks/*/*.png",
+    )
+    return sum(len(list(workspace.glob(f"tiny/{pattern}"))) for pattern in patterns)
+
+
+def kill_when_made(workspace: Path, count: int, delay: float) -> None:
+    """SIGKILL a run `delay` seconds after it has so many results."""
+    process = subprocess.Popen(
+        [sys.executable, *command(workspace)],
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while made(workspace) < count and process.poll() is None:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+
+
 def test_killed_and_resumed_equals_undisturbed(finished: Workspace, tmp_path: Path) -> None:
     """SIGKILL at random points, several times; the end is bit for bit the same."""
-    chance = random.Random(0)
-    kills = 0
-    while kills < 4:
-        process = subprocess.Popen(
-            [sys.executable, *command(tmp_path)],
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            process.wait(chance.uniform(6, 16))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills >= 2
+    chance, whole = random.Random(0), made(finished.root.parent)
+    for count in (1, whole // 5, whole // 2, whole):
+        kill_when_made(tmp_path, count, delay=chance.uniform(0, 0.5))
     resumed = train(tmp_path)
     patterns = (
         "**/weights.safetensors",
