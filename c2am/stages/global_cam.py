@@ -1,4 +1,4 @@
-"""Stage `global_cam`: the mean normalised CAM of each class over the training list (Eq. 4).
+"""Stage `global_cam`: the mean normalised CAM of each class over the training list (Eq. 2).
 
 One pass of the baseline classifier: for each image and each of its classes the CAM, summed over
 scales and mirrors at stride 4, is resized bilinearly to S x S and divided by its max + 1e-5. A
