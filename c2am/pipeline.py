@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -115,6 +116,7 @@ def run(
             dataset = open_dataset(config.data, workspace.root / "data")
         pipeline = Pipeline(config, workspace, dataset, device)
         wanted = chosen if stages is not None else chosen - pipeline.unneeded()
+        pipeline.check(wanted)
         for job in pipeline.jobs():
             if job.stage.name in wanted:
                 pipeline.run_job(job, force)
@@ -134,6 +136,10 @@ def choose_stages(stages: Sequence[str] | None, start: str | None) -> set[str]:
 def _locked(workspace: Workspace) -> AbstractContextManager[None]:
     # The main rank holds the lock for all; when it cannot, torchrun ends the others.
     return workspace.lock() if distributed.is_main() else nullcontext()
+
+
+def _module(stage: str) -> ModuleType:
+    return importlib.import_module(f"c2am.stages.{stage}")
 
 
 class Pipeline:
@@ -156,6 +162,13 @@ class Pipeline:
         self._masks = {name: masks_fingerprint(dataset, dataset.ids(name)) for name in lists[1:]}
         test = config.data.test_list
         self._test = images_fingerprint(dataset, dataset.ids(test)) if test else None
+
+    def check(self, wanted: set[str]) -> None:
+        """Refuse before the first stage what a later one would: a stage may have a `check`."""
+        for name in STAGE_NAMES:
+            check = getattr(_module(name), "check", None) if name in wanted else None
+            if check is not None:
+                check(self.config, self.dataset)
 
     def jobs(self) -> Iterator[Job]:
         """All stages of all methods, in the order in which they run."""
@@ -245,7 +258,7 @@ class Pipeline:
         return running["spent"] + max(0.0, last - running["started"])
 
     def _run(self, job: Job, spent: float) -> None:
-        module = importlib.import_module(f"c2am.stages.{job.stage.name}")
+        module = _module(job.stage.name)
         reset_peak_memory(self.device)
         # Each stage draws from its own seed: whether an earlier one was skipped does not matter.
         torch.manual_seed(int(fingerprint([self.config.seed, str(job)])[:15], 16))

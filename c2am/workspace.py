@@ -52,7 +52,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise WorkspaceError(f"cannot write {path}: {error}") from error
     finally:
-        if temporary.exists():
+        if os.path.lexists(temporary):  # unlike Path.exists, False in a folder that cannot be read
             temporary.unlink()
 
 

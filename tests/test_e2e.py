@@ -201,6 +201,17 @@ def test_own_folder_of_ten_images(tmp_path: Path) -> None:
     assert (workspace.folder("report") / "index.html").exists()
 
 
+def test_what_a_late_stage_cannot_do_is_refused_at_once(tmp_path: Path) -> None:
+    """Without masks no threshold can be found: said before anything is trained."""
+    draw_own_data(tmp_path / "mine")
+    own = ("--data.kind", "folder", "--data.root", str(tmp_path / "mine"))
+    words = [sys.executable, *command(tmp_path / "runs", *own)]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pseudo_masks.threshold" in done.stdout + done.stderr
+    assert not (tmp_path / "runs" / "tiny" / "classifier").exists()
+
+
 def test_import_is_light() -> None:
     """`import c2am` costs less than 0.3 s beyond torch's own import."""
     code = (

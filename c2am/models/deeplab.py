@@ -68,8 +68,9 @@ class DeepLab(nn.Module):
 
 
 def build_segmenter(config: SegmenterConfig, num_classes: int) -> DeepLab:
-    """DeepLabV2 of a config for Z = `num_classes` classes, at output stride 8."""
-    return DeepLab(build_backbone(config.backbone, config.weights, output_stride=8), num_classes)
+    """DeepLabV2 of a config for Z = `num_classes` classes."""
+    backbone = build_backbone(config.backbone, config.weights, output_stride=config.output_stride)
+    return DeepLab(backbone, num_classes)
 
 
 def _atrous(channels: int, num_classes: int, rate: int) -> nn.Conv2d:

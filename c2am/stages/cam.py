@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from c2am import distributed, ops
+from c2am.config import PipelineConfig
+from c2am.data import Dataset
 from c2am.data.loader import InferenceBatch
 from c2am.evaluation import scores, sweep_curve
 from c2am.stages.class_maps import (
@@ -21,7 +23,7 @@ from c2am.workspace import write_tensors
 
 def run(context: StageContext) -> dict:
     """Write `<id>.safetensors` for the train, score and val lists, and score the seeds."""
-    check_choice(context)
+    check(context.config, context.dataset)
     data, dataset = context.config.data, context.dataset
     splits = (data.train_list, data.score_list, data.val_list)
     write_class_maps(context, union(*(dataset.ids(split) for split in splits)))
@@ -29,11 +31,11 @@ def run(context: StageContext) -> dict:
     return seed_scores(context)
 
 
-def check_choice(context: StageContext) -> None:
+def check(config: PipelineConfig, dataset: Dataset) -> None:
     """Raise `ValueError` if only the list on which the threshold is not chosen has masks."""
-    data, choice = context.config.data, context.config.evaluation.choose_on
+    data, choice = config.data, config.evaluation.choose_on
     lists = {"score": data.score_list, "val": data.val_list}
-    masks = {name: with_mask(context.dataset, context.dataset.ids(lists[name])) for name in lists}
+    masks = {name: with_mask(dataset, dataset.ids(lists[name])) for name in lists}
     if any(masks.values()) and not masks[choice]:
         raise ValueError(
             f"evaluation.choose_on = {choice!r}, but no image of the list {lists[choice]!r} has a "

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from c2am import distributed, ops, precision
+from c2am.config import PipelineConfig
+from c2am.data import Dataset
 from c2am.evaluation import mask_at_threshold, sweep_curve
 from c2am.models import boundaries
 from c2am.stages.class_maps import STRIDE, ClassMaps, read_class_maps, resize
@@ -30,7 +32,7 @@ _TINY = 1e-5
 def run(context: StageContext) -> dict:
     """Write `<id>.safetensors` (walked maps) and `<id>.png` for the train and score lists."""
     data, dataset = context.config.data, context.dataset
-    check_threshold(context)
+    check(context.config, dataset)
     ids = union(dataset.ids(data.train_list), dataset.ids(data.score_list))
     write_walked_maps(context, ids)
     distributed.barrier()
@@ -47,11 +49,11 @@ def run(context: StageContext) -> dict:
     return metrics if score is None else {"score": score} | metrics
 
 
-def check_threshold(context: StageContext) -> None:
+def check(config: PipelineConfig, dataset: Dataset) -> None:
     """Raise `ValueError` if the threshold is to be found and the score list has no masks."""
-    split = context.config.data.score_list
-    best = context.config.pseudo_masks.threshold == "best"
-    if best and not with_mask(context.dataset, context.dataset.ids(split)):
+    split = config.data.score_list
+    best = config.pseudo_masks.threshold == "best"
+    if best and not with_mask(dataset, dataset.ids(split)):
         raise ValueError(
             f"pseudo_masks.threshold = 'best', but no image of the list {split!r} has a mask; "
             "give a number"

@@ -53,7 +53,9 @@ def test_classifier_gives_the_logits_of_the_original(resnet, tmp_path):
     x = torch.randn(1, 3, 65, 80)
     with torch.no_grad():
         features = stages(resnet, x)[-1]
-        torch.testing.assert_close(ours(x).logits, features.mean((2, 3)) @ head[:, :, 0, 0].T)
+        expected = features.mean((2, 3)) @ head[:, :, 0, 0].T
+    # Other memory format, other order of sums.
+    torch.testing.assert_close(ours(x).logits.detach(), expected, rtol=1e-5, atol=1e-2)
 
 
 def stages(resnet, x):
