@@ -16,6 +16,11 @@ def test_logits_at_stride_8(net):
     assert net(torch.rand(2, 3, 65, 99)).shape == (2, 6, 9, 13)
 
 
+def test_logits_at_stride_16():
+    config = SegmenterConfig(backbone="resnet18", weights="none", output_stride=16)
+    assert build_segmenter(config, 5)(torch.rand(2, 3, 65, 99)).shape == (2, 6, 5, 7)
+
+
 def test_aspp_sums_its_rates(net):
     x = torch.rand(1, 3, 64, 64)
     features = net.backbone(x)[-1]
