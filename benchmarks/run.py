@@ -16,6 +16,7 @@ COLUMNS = (
     "split",
     "miou",
     "threshold",
+    "loss",
     "seconds",
     "peak_memory_mb",
     "device",
@@ -63,6 +64,8 @@ def _rows(run: Path, path: Path) -> list[dict[str, object]]:
         "c2am": manifest["versions"]["c2am"],
     }
     metrics = manifest["metrics"]
+    if "loss" in metrics:
+        common["loss"] = round(metrics["loss"], 4)
     splits = [split for split in SCORES.get(stage, ()) if metrics.get(split)]
     if not splits:
         return [common]
