@@ -57,7 +57,7 @@ def _set_output_stride(stages: list[nn.Sequential], output_stride: int) -> None:
 def _widen_on_cpu(conv: nn.Module) -> None:
     """Keep a 5x5 depthwise convolution in float32 under a CPU's autocast.
 
-    oneDNN has no fast bfloat16 gradient for it; a training step takes 1.3 times as long with it.
+    oneDNN has no fast bfloat16 gradient for it.
     """
     if conv.kernel_size == (5, 5):
         conv.forward = MethodType(_float32_forward, conv)
