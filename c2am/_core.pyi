@@ -2,6 +2,9 @@
 
 has_cuda: bool
 
+isa: str
+"""Instruction set in use: scalar, avx2 or avx512; the environment variable C2AM_ISA chooses."""
+
 class DenseCrf:
     """`image` (H, W, 3) uint8; throws ValueError where its features do not fit the lattice."""
 

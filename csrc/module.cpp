@@ -6,6 +6,7 @@
 
 #include "dense_crf/dense_crf.h"
 #include "random_walk/random_walk.h"
+#include "simd.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -83,6 +84,7 @@ void bind_random_walk(py::module_& m) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled core of c2am: raw pointers in, no torch.";
+  m.attr("isa") = c2am::isa_name();
 #ifdef C2AM_WITH_CUDA
   m.attr("has_cuda") = true;
 #else

@@ -1,15 +1,45 @@
-// Vectors that the compiler maps to SSE, AVX2 or AVX-512, one clone of a function for each.
+// Vectors that the compiler maps to the instructions at hand, and the choice among these when the
+// program runs, so that one build runs on every x86-64.
 #pragma once
 
 #include <cstring>
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__gnu_linux__)
-// The clone is chosen when the library is loaded, so that one build runs on every x86-64.
-#define C2AM_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define C2AM_CLONES
-#endif
 #define C2AM_INLINE inline __attribute__((always_inline))
+
+namespace c2am {
+
+enum class Isa { scalar, avx2, avx512 };
+
+// The best instruction set of this processor, or the one named by the environment variable
+// C2AM_ISA (scalar, avx2, avx512). Throws std::invalid_argument if that is unknown or not here.
+Isa isa();
+const char* isa_name();
+
+}  // namespace c2am
+
+// C2AM_DISPATCH(name, (parameters), (arguments)) defines `void name(parameters)`: the function
+// `name_body`, which must be C2AM_INLINE, compiled once for each instruction set.
+#if defined(__x86_64__)
+#define C2AM_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
+#define C2AM_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define C2AM_DISPATCH(name, parameters, arguments)                            \
+  C2AM_AVX512 static void name##_avx512 parameters { name##_body arguments; } \
+  C2AM_AVX2 static void name##_avx2 parameters { name##_body arguments; }     \
+  static void name##_scalar parameters { name##_body arguments; }             \
+  void name parameters {                                                      \
+    switch (c2am::isa()) {                                                    \
+      case c2am::Isa::avx512:                                                 \
+        return name##_avx512 arguments;                                       \
+      case c2am::Isa::avx2:                                                   \
+        return name##_avx2 arguments;                                         \
+      case c2am::Isa::scalar:                                                 \
+        return name##_scalar arguments;                                       \
+    }                                                                         \
+  }
+#else
+#define C2AM_DISPATCH(name, parameters, arguments) \
+  void name parameters { name##_body arguments; }
+#endif
 
 namespace c2am {
 

@@ -98,11 +98,9 @@ C2AM_INLINE void softmax_groups(float* values, int64_t groups, int64_t group_str
   }
 }
 
-}  // namespace
-
-C2AM_CLONES void splat(int width, const int32_t* start, const int32_t* entry_pixel,
-                       const float* entry_weight, const float* from, float* values, int64_t first,
-                       int64_t last) {
+C2AM_INLINE void splat_body(int width, const int32_t* start, const int32_t* entry_pixel,
+                            const float* entry_weight, const float* from, float* values,
+                            int64_t first, int64_t last) {
   if (width == 4) {
     splat_groups<4>(start, entry_pixel, entry_weight, from, values, first, last);
   } else {
@@ -110,8 +108,8 @@ C2AM_CLONES void splat(int width, const int32_t* start, const int32_t* entry_pix
   }
 }
 
-C2AM_CLONES void blur(int width, const int32_t* neighbours, const float* from, float* to,
-                      int64_t first, int64_t last) {
+C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const float* from, float* to,
+                           int64_t first, int64_t last) {
   if (width == 4) {
     blur_groups<4>(neighbours, from, to, first, last);
   } else {
@@ -119,8 +117,8 @@ C2AM_CLONES void blur(int width, const int32_t* neighbours, const float* from, f
   }
 }
 
-C2AM_CLONES void slice(int width, const int32_t* corner, const float* weight, const float* values,
-                       float* to, int64_t first, int64_t last) {
+C2AM_INLINE void slice_body(int width, const int32_t* corner, const float* weight,
+                            const float* values, float* to, int64_t first, int64_t last) {
   if (width == 4) {
     slice_groups<4>(corner, weight, values, to, first, last);
   } else {
@@ -128,8 +126,8 @@ C2AM_CLONES void slice(int width, const int32_t* corner, const float* weight, co
   }
 }
 
-C2AM_CLONES void correlate(const float* from, int64_t stride, const float* taps, int64_t count,
-                           float* to, int64_t n) {
+C2AM_INLINE void correlate_body(const float* from, int64_t stride, const float* taps, int64_t count,
+                                float* to, int64_t n) {
   using V = Vector<16>;
   int64_t i = 0;
   for (; i + 32 <= n; i += 32) {
@@ -150,13 +148,36 @@ C2AM_CLONES void correlate(const float* from, int64_t stride, const float* taps,
   }
 }
 
-C2AM_CLONES void softmax(int width, float* values, int64_t groups, int64_t group_stride,
-                         int64_t pixels) {
+C2AM_INLINE void softmax_body(int width, float* values, int64_t groups, int64_t group_stride,
+                              int64_t pixels) {
   if (width == 4) {
     softmax_groups<4>(values, groups, group_stride, pixels);
   } else {
     softmax_groups<8>(values, groups, group_stride, pixels);
   }
 }
+
+}  // namespace
+
+C2AM_DISPATCH(splat,
+              (int width, const int32_t* start, const int32_t* entry_pixel,
+               const float* entry_weight, const float* from, float* values, int64_t first,
+               int64_t last),
+              (width, start, entry_pixel, entry_weight, from, values, first, last))
+C2AM_DISPATCH(blur,
+              (int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
+               int64_t last),
+              (width, neighbours, from, to, first, last))
+C2AM_DISPATCH(slice,
+              (int width, const int32_t* corner, const float* weight, const float* values,
+               float* to, int64_t first, int64_t last),
+              (width, corner, weight, values, to, first, last))
+C2AM_DISPATCH(correlate,
+              (const float* from, int64_t stride, const float* taps, int64_t count, float* to,
+               int64_t n),
+              (from, stride, taps, count, to, n))
+C2AM_DISPATCH(softmax,
+              (int width, float* values, int64_t groups, int64_t group_stride, int64_t pixels),
+              (width, values, groups, group_stride, pixels))
 
 }  // namespace c2am::loops

@@ -18,21 +18,24 @@ struct Transition {
 };
 
 // values[i] = min over the path of strength[i + offset]; i from 0 to n - 1.
-C2AM_CLONES void weakest_link(const float* strength, const int64_t* offsets, int count,
-                              float* values, int64_t n) {
+C2AM_INLINE void weakest_link_body(const float* strength, const int64_t* offsets, int count,
+                                   float* values, int64_t n) {
   std::copy(strength + offsets[0], strength + offsets[0] + n, values);
   for (int k = 1; k < count; ++k) {
     const float* other = strength + offsets[k];
     for (int64_t i = 0; i < n; ++i) values[i] = other[i] < values[i] ? other[i] : values[i];
   }
 }
+C2AM_DISPATCH(weakest_link,
+              (const float* strength, const int64_t* offsets, int count, float* values, int64_t n),
+              (strength, offsets, count, values, n))
 
 // Eq. 10, one step of the walk, for the pixels first .. last - 1 of the padded grid:
 // out[i - first] = (x T)_i = x_i + sum_j A_ij (x_j - x_i) / D_i. In this form rounding does not
 // pile up over the steps where links are weak and x_i should stay as it is.
-C2AM_CLONES void step(const float* planes, int64_t size, const int64_t* steps, int count,
-                      const float* inverse_degree, const float* x, float* out, int64_t first,
-                      int64_t last) {
+C2AM_INLINE void step_body(const float* planes, int64_t size, const int64_t* steps, int count,
+                           const float* inverse_degree, const float* x, float* out, int64_t first,
+                           int64_t last) {
   using V = Vector<16>;
   int64_t i = first;
   for (; i + 16 <= last; i += 16) {
@@ -59,6 +62,11 @@ C2AM_CLONES void step(const float* planes, int64_t size, const int64_t* steps, i
     out[i - first] = x[i] + inverse_degree[i] * flow;
   }
 }
+C2AM_DISPATCH(step,
+              (const float* planes, int64_t size, const int64_t* steps, int count,
+               const float* inverse_degree, const float* x, float* out, int64_t first,
+               int64_t last),
+              (planes, size, steps, count, inverse_degree, x, out, first, last))
 
 // Calls task(first, last) for every tile of the padded rows.
 template <typename Task>
