@@ -1,13 +1,14 @@
 # make demo   set everything up and run the pipeline on data drawn here
 # make test   set everything up and run the tests, a process per core
 # make lint   formatting, lint, types and import rules
+# make sanitize   the C++ core under GCC's address, undefined-behaviour and thread sanitizers
 # make bench  the benchmarks of the ops on this machine
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := constraints.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint sanitize bench clean
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -30,7 +31,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
+
+sanitize:
+	$(MAKE) -f tests/native/Makefile -j $(shell nproc)
 
 bench: $(VENV)/.installed-test
 	$(BIN)/python -m benchmarks ops

@@ -1,0 +1,31 @@
+"""`make sanitize` runs the C++ of every op."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OPS = sorted(folder.name for folder in (ROOT / "csrc").iterdir() if folder.is_dir())
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_every_op_of_the_core_has_a_native_test(op):
+    test = ROOT / "tests" / "native" / f"{op}.cpp"
+    assert test.is_file(), f"{test}: write one; make sanitize runs it"
+    assert f"NATIVE_TEST({op})" in test.read_text()
+
+
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_every_source_of_the_core_is_compiled(sanitizer):
+    make = shutil.which("make")
+    assert make is not None
+    command = [make, "--always-make", "--dry-run", "-f", "tests/native/Makefile"]
+    target = f"build/native/{sanitizer}/core"
+    plan = subprocess.run([*command, target], cwd=ROOT, capture_output=True, text=True, check=True)
+    sources = {str(f.relative_to(ROOT)) for f in (ROOT / "csrc").rglob("*.cpp")}
+    sources.remove("csrc/module.cpp")  # binds the core to Python
+    missing = {source for source in sources if f"-c {source} " not in plan.stdout}
+    assert not missing
+    assert f"-fsanitize={sanitizer}" in plan.stdout
