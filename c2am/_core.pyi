@@ -61,3 +61,38 @@ def random_walk_cuda(
     stream: int,
 ) -> None:
     """As `random_walk`, on device memory, queued on `stream`. Only if `has_cuda`."""
+
+def class_maps(
+    features: int,
+    weight: int,
+    present: int,
+    maps: int,
+    images: int,
+    views: int,
+    channels: int,
+    height: int,
+    width: int,
+    *,
+    classes: int,
+    channels_last: bool,
+    dtype: str,
+    threads: int,
+) -> bool:
+    """`features` (B, V, C, h, w) of `dtype`, `channels_last`: (B, V, h, w, C) in memory; `weight`
+    (Z, C) and `maps` (K, h, w) float32, float64 for float64 features; `present` (B, Z) bool.
+    Returns whether all products of features and weights are finite."""
+
+def resize_maps(
+    maps: int,
+    out: int,
+    count: int,
+    height: int,
+    width: int,
+    out_height: int,
+    out_width: int,
+    *,
+    add: bool,
+    dtype: str,
+    threads: int,
+) -> None:
+    """`maps` (K, h, w), `out` (K, H, W), both float32 or float64."""

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "bind.h"
 #include "dense_crf/dense_crf.h"
 #include "random_walk/random_walk.h"
 #include "simd.h"
@@ -13,12 +14,8 @@ using namespace pybind11::literals;
 
 namespace {
 
-using Address = uintptr_t;  // tensor.data_ptr()
-
-template <typename T>
-T* pointer(Address address) {
-  return reinterpret_cast<T*>(address);
-}
+using c2am::Address;
+using c2am::pointer;
 
 c2am::RandomWalk walk_of(double radius, double beta, int64_t steps, bool chebyshev,
                          double tolerance) {
@@ -92,4 +89,5 @@ PYBIND11_MODULE(_core, m) {
 #endif
   bind_dense_crf(m);
   bind_random_walk(m);
+  c2am::bind_extract_cam(m);
 }

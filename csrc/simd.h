@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstring>
+#include <type_traits>
 
 #define C2AM_INLINE inline __attribute__((always_inline))
 
@@ -43,20 +44,22 @@ const char* isa_name();
 
 namespace c2am {
 
-template <int Width>
+template <int Width, typename T = float>
 struct VectorType {
-  typedef float type __attribute__((vector_size(Width * sizeof(float))));
+  typedef T type __attribute__((vector_size(Width * sizeof(T))));
 };
-template <int Width>
-using Vector = typename VectorType<Width>::type;
+template <int Width, typename T = float>
+using Vector = typename VectorType<Width, T>::type;
 
 // Unaligned load and store. By reference: a wide vector passed by value has no stable ABI.
-template <typename V>
-C2AM_INLINE void load(V& value, const float* from) {
+template <typename V, typename T>
+C2AM_INLINE void load(V& value, const T* from) {
+  static_assert(std::is_same<typename std::decay<decltype(value[0])>::type, T>::value, "");
   std::memcpy(&value, from, sizeof(V));
 }
-template <typename V>
-C2AM_INLINE void store(float* to, const V& value) {
+template <typename V, typename T>
+C2AM_INLINE void store(T* to, const V& value) {
+  static_assert(std::is_same<typename std::decay<decltype(value[0])>::type, T>::value, "");
   std::memcpy(to, &value, sizeof(V));
 }
 

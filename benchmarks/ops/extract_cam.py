@@ -1,4 +1,5 @@
-"""A batch of four 375 x 500 images at output stride 16, three classes each."""
+"""Two 375 x 500 images and their mirrors at output stride 16: at the resolution of the features, as
+stage `cam` calls it, strided by 4, and at full resolution; features as convolutions leave them."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -9,13 +10,23 @@ from benchmarks.ops import providers
 from benchmarks.runner import Case, best_device
 from c2am.ops import extract_cam
 
+LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
 
 def cases() -> Iterator[Case]:
     device = best_device()
     generator = torch.Generator().manual_seed(0)
-    features = torch.rand(4, 2, 2048, 24, 32, generator=generator).to(device)
+    planar = torch.rand(4, 2048, 24, 32, generator=generator).to(device)
     weight = torch.randn(20, 2048, generator=generator).to(device)
-    present = torch.zeros(4, 20, dtype=torch.bool, device=device)
-    present[:, :3] = True
-    call = partial(extract_cam, features, weight, present, (94, 125))
-    yield Case("4x2x2048x24x32", providers("extract_cam", call, device))
+    for dtype in (torch.float32, torch.bfloat16):
+        for name, layout in LAYOUTS.items():
+            features = planar.to(dtype).contiguous(memory_format=layout).unflatten(0, (2, 2))
+            for count, size in ((1, (24, 32)), (2, (94, 125)), (3, (375, 500))):
+                present = torch.zeros(2, 20, dtype=torch.bool, device=device)
+                present[:, :count] = True
+                call = partial(extract_cam, features, weight, present, size)
+                shape = f"2x2x2048x24x32 {name} {str(dtype).removeprefix('torch.')}"
+                yield Case(
+                    f"{shape}, {count} to {size[0]}x{size[1]}",
+                    providers("extract_cam", call, device),
+                )

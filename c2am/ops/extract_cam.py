@@ -65,18 +65,94 @@ def extract_cam(
 
 
 def _reference(
-    features: Tensor, weight: Tensor, present: Tensor, height: int, width: int, flip: bool
+    features: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    size: tuple[int, int],
+    flip: bool,
+    out: Tensor | None,
 ) -> Tensor:
+    checks.finite(OP, features=features)
     dtype = checks.accumulation_dtype(features.dtype)
     maps = []
     for views, classes in zip(features, present, strict=True):
         product = torch.einsum("kc,vchw->vkhw", weight[classes].to(dtype), views.to(dtype)).relu_()
         maps.append(product[0] + product[1].flip(-1) if flip else product[0])
     if not any(map(len, maps)):
-        return features.new_zeros(0, height, width, dtype=dtype)
-    cam = torch.cat(maps).unsqueeze(1)
-    cam = functional.interpolate(cam, (height, width), mode="bilinear", align_corners=False)
-    return cam.squeeze(1)
+        cam = features.new_zeros(0, *size, dtype=dtype)
+    else:
+        cam = functional.interpolate(
+            torch.cat(maps).unsqueeze(1), size, mode="bilinear", align_corners=False
+        ).squeeze(1)
+    return cam if out is None else out.add_(cam)
+
+
+def _native_cpu(
+    features: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    size: tuple[int, int],
+    flip: bool,
+    out: Tensor | None,
+) -> Tensor:
+    maps = _class_maps(features, weight, present)
+    if out is None and maps.shape[1:] == size:
+        return maps
+    result = maps.new_empty(len(maps), *size) if out is None else out.contiguous()
+    _resize(maps, result, add=out is not None)
+    return result if out is None or result is out else out.copy_(result)
+
+
+def _class_maps(features: Tensor, weight: Tensor, present: Tensor) -> Tensor:
+    """The maps (K, h, w) at the resolution of the features, which are read once."""
+    from c2am import _core
+
+    # Features of images without labels take no part, but NaN is refused there too.
+    checks.finite(OP, features=features[~present.any(1)])
+    batch, views, channels, height, width = features.shape
+    dtype = checks.accumulation_dtype(features.dtype)
+    maps = features.new_empty(int(present.sum()), height, width, dtype=dtype)
+    if maps.numel() == 0:
+        return maps
+    channels_last = not features.is_contiguous() and features.movedim(2, -1).is_contiguous()
+    values = features if channels_last else features.contiguous()
+    weights, pairs = weight.to(dtype).contiguous(), present.contiguous()
+    dispatch.launches[OP, "native"] += 1
+    finite = _core.class_maps(
+        values.data_ptr(),
+        weights.data_ptr(),
+        pairs.data_ptr(),
+        maps.data_ptr(),
+        batch,
+        views,
+        channels,
+        height,
+        width,
+        classes=len(weight),
+        channels_last=channels_last,
+        dtype=str(features.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    if not finite:  # else the features are finite too, which saves a pass over them
+        checks.finite(OP, features=features)
+    return maps
+
+
+def _resize(maps: Tensor, out: Tensor, *, add: bool) -> None:
+    """Write the maps (K, h, w), resized, to a contiguous `out (K, H, W)`, or add them to it."""
+    from c2am import _core
+
+    if out.numel() == 0:
+        return
+    _core.resize_maps(
+        maps.data_ptr(),
+        out.data_ptr(),
+        *maps.shape,
+        *out.shape[1:],
+        add=add,
+        dtype=str(maps.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
 
 
 def _kernel(
@@ -88,9 +164,9 @@ def _kernel(
     flip: bool,
     backend: str,
 ) -> Tensor:
-    checks.finite(OP, features=features, weight=weight)
+    checks.finite(OP, weight=weight)
     compute = dispatch.resolve(OP, backend, features.device)[1]
-    return compute(features, weight, present, height, width, flip)
+    return compute(features, weight, present, (height, width), flip, None)
 
 
 def _kernel_add(
@@ -98,7 +174,9 @@ def _kernel_add(
 ) -> None:
     _, height, width = out.shape
     checks.tensor(OP, "out", out, (int(present.sum()), height, width), (out.dtype,))
-    out += _kernel(features, weight, present, height, width, flip, backend)
+    checks.finite(OP, weight=weight)
+    compute = dispatch.resolve(OP, backend, features.device)[1]
+    compute(features, weight, present, (height, width), flip, out)
 
 
 def _fake(
@@ -121,7 +199,9 @@ def _fake_add(
     return None
 
 
-dispatch.register(OP, cpu={"reference": _reference}, cuda={"reference": _reference})
+dispatch.register(
+    OP, cpu={"native": _native_cpu, "reference": _reference}, cuda={"reference": _reference}
+)
 dispatch.define(
     OP,
     "(Tensor features, Tensor weight, Tensor present, SymInt height, SymInt width, bool flip,"

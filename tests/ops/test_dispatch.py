@@ -60,8 +60,8 @@ def test_triton_on_cpu_without_the_interpreter_says_how(monkeypatch: pytest.Monk
 
 
 def test_a_backend_that_the_op_lacks_says_what_it_has() -> None:
-    with pytest.raises(ops.BackendError, match=r"extract_cam.*'native'.*with: reference"):
-        dispatch.resolve("extract_cam", "native", "cpu")
+    with pytest.raises(ops.BackendError, match=r"dense_crf.*'triton'.*with: native"):
+        dispatch.resolve("dense_crf", "triton", "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="tells what a machine without CUDA says")

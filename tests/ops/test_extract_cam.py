@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from c2am import ops
 from c2am.ops import checks
 
-SIZES = [(1, 1), (7, 3), (63, 100)]
+SIZES = [(1, 1), (4, 3), (7, 3), (63, 100)]
+BACKENDS = ["reference", "native"]
 
 
 def bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -40,9 +41,11 @@ def expected(features: Tensor, weight: Tensor, present: Tensor, size: tuple[int,
     return torch.tensor(np.array(maps)).reshape(-1, *size)
 
 
-def inputs(dtype: torch.dtype, views: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    features = torch.randn(3, views, 5, 4, 3).to(dtype)
-    weight = torch.randn(6, 5).to(dtype)
+def inputs(
+    dtype: torch.dtype, views: int = 2, channels: int = 5, size: tuple[int, int] = (4, 3)
+) -> tuple[Tensor, Tensor, Tensor]:
+    features = torch.randn(3, views, channels, *size).to(dtype)
+    weight = torch.randn(6, channels).to(dtype)
     present = torch.tensor([[1, 0, 0, 1, 0, 1], [0] * 6, [0, 1, 0, 0, 0, 0]], dtype=torch.bool)
     return features, weight, present
 
@@ -50,46 +53,124 @@ def inputs(dtype: torch.dtype, views: int = 2) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("views", [1, 2])
-def test_matches_the_definition(dtype: torch.dtype, size: tuple[int, int], views: int) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_matches_the_definition(
+    dtype: torch.dtype,
+    size: tuple[int, int],
+    views: int,
+    backend: str,
+    launched: Callable[[str, str], int],
+) -> None:
     features, weight, present = inputs(dtype, views)
-    cam = ops.extract_cam(features, weight, present, size, flip=views == 2)
+    cam = ops.extract_cam(features, weight, present, size, flip=views == 2, backend=backend)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert_close(cam, expected(features, weight, present, size).to(wide))
+    assert launched("extract_cam", "native") == (backend == "native")
 
 
-def test_half_features_are_summed_in_float32() -> None:
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@pytest.mark.parametrize("channels", [64, 77])
+@pytest.mark.parametrize("layout", ["planar", "channels_last"])
+def test_native_with_many_channels_and_pixels(
+    dtype: torch.dtype, channels: int, layout: str
+) -> None:
+    """Whole vectors and what is left of them, several tasks, in both layouts of memory."""
+    features, weight, present = inputs(dtype, 2, channels, (23, 31))
+    if layout == "channels_last":
+        features = features.movedim(2, -1).contiguous().movedim(-1, 2)
+    cam = ops.extract_cam(features, weight, present, (40, 130), backend="native")
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    assert_close(cam, expected(features, weight, present, (40, 130)).to(wide), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("layout", ["planar", "channels_last"])
+def test_native_reads_every_half_number(dtype: torch.dtype, layout: str) -> None:
+    """Subnormal ones too, one by one: a single channel of weight 1."""
+    numbers = torch.arange(2**15).short().view(dtype).view(1, 1, 1, 128, 256)
+    finite = numbers.isfinite()
+    features = torch.where(finite, numbers, 0)
+    if layout == "channels_last":
+        features = torch.cat([features, torch.zeros_like(features)], 2)
+        features = features.movedim(2, -1).contiguous().movedim(-1, 2)
+    arguments = (features, torch.ones(1, features.shape[2]), torch.tensor([[True]]), (128, 256))
+    cam = ops.extract_cam(*arguments, flip=False, backend="native")
+    assert cam.equal(torch.where(finite, numbers, 0)[0, 0].float())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("image", [0, 1], ids=["labelled", "without label"])
+def test_features_of_any_image_are_checked(backend: str, image: int) -> None:
+    features, weight, present = inputs(torch.float32)
+    features[image, 1, -1, -1, -1] = float("nan")
+    out = torch.zeros(4, 7, 9)
+    with pytest.raises(ValueError, match="extract_cam: features has NaN"):
+        ops.extract_cam(features, weight, present, (7, 9), out=out, backend=backend)
+    assert not out.any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_products_may_overflow(backend: str) -> None:
+    features, weight = torch.full((1, 1, 2, 3, 3), 1e30), torch.full((1, 2), 1e30)
+    present = torch.tensor([[True]])
+    cam = ops.extract_cam(features, weight, present, (3, 3), flip=False, backend=backend)
+    assert not cam.isfinite().any()
+
+
+def test_native_does_not_depend_on_the_number_of_threads() -> None:
+    arguments = inputs(torch.float32, 2, 40, (23, 31))
+    threads = torch.get_num_threads()
+    results = []
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results.append(ops.extract_cam(*arguments, (150, 70), backend="native"))
+    torch.set_num_threads(threads)
+    assert results[0].equal(results[1])
+    assert results[0].equal(results[2])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_features_are_summed_in_float32(backend: str) -> None:
     features = torch.full((1, 1, 16, 2, 2), 200, dtype=torch.float16)
     weight = torch.full((1, 16), 200, dtype=torch.float16)
-    cam = ops.extract_cam(features, weight, torch.tensor([[True]]), (2, 2), flip=False)
+    present = torch.tensor([[True]])
+    cam = ops.extract_cam(features, weight, present, (2, 2), flip=False, backend=backend)
     assert_close(cam, torch.full((1, 2, 2), 640000.0))  # float16 ends at 65504
 
 
-def test_out_is_added_to() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_out_is_added_to(backend: str) -> None:
     features, weight, present = inputs(torch.float32)
     out = torch.rand(4, 7, 9)
     before = out.clone()
-    result = ops.extract_cam(features, weight, present, (7, 9), out=out)
+    result = ops.extract_cam(features, weight, present, (7, 9), out=out, backend=backend)
     assert result is out
     assert_close(out, before + ops.extract_cam(features, weight, present, (7, 9)))
 
 
-def test_out_may_be_strided() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_out_may_be_strided(backend: str) -> None:
     features, weight, present = inputs(torch.float32)
     out = torch.zeros(7, 9, 4).permute(2, 0, 1)
-    ops.extract_cam(features, weight, present, (7, 9), out=out)
+    ops.extract_cam(features, weight, present, (7, 9), out=out, backend=backend)
     assert_close(out, ops.extract_cam(features, weight, present, (7, 9)))
 
 
-def test_no_pair_and_no_image() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_pair_and_no_image(backend: str) -> None:
     features, weight, present = inputs(torch.float32)
     none = torch.zeros_like(present)
-    assert ops.extract_cam(features, weight, none, (5, 6)).shape == (0, 5, 6)
-    assert ops.extract_cam(features[:0], weight, present[:0], (5, 6)).shape == (0, 5, 6)
+    size = (5, 6)
+    assert ops.extract_cam(features, weight, none, size, backend=backend).shape == (0, 5, 6)
+    no_image = ops.extract_cam(features[:0], weight, present[:0], size, backend=backend)
+    assert no_image.shape == (0, 5, 6)
     out = torch.zeros(0, 5, 6)
-    assert ops.extract_cam(features, weight, none, (5, 6), out=out) is out
+    assert ops.extract_cam(features, weight, none, size, out=out, backend=backend) is out
 
 
-def test_strided_arguments() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_strided_arguments(backend: str) -> None:
     features, weight, present = inputs(torch.float32)
     cam = ops.extract_cam(features, weight, present, (8, 6))
     strided = ops.extract_cam(
@@ -97,16 +178,20 @@ def test_strided_arguments() -> None:
         weight.T.contiguous().T,
         present.T.contiguous().T,
         (8, 6),
+        backend=backend,
     )
     assert_close(strided, cam)
 
 
-def test_absent_classes_cost_no_memory(largest_allocation: Callable[..., int]) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_absent_classes_cost_no_memory(
+    backend: str, largest_allocation: Callable[..., int]
+) -> None:
     features, weight = torch.rand(1, 1, 4, 32, 32), torch.rand(500, 4)
     present = torch.zeros(1, 500, dtype=torch.bool)
     present[0, 7] = True
     size = largest_allocation(
-        lambda: ops.extract_cam(features, weight, present, (32, 32), flip=False)
+        lambda: ops.extract_cam(features, weight, present, (32, 32), flip=False, backend=backend)
     )
     assert size <= features.nbytes  # 500 maps would be 125 times as large
 
@@ -137,12 +222,13 @@ def test_bad_arguments_are_named(name: str, change: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("views", [1, 2])
-def test_opcheck(views: int) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_opcheck(views: int, backend: str) -> None:
     arguments = inputs(torch.float32, views)
     out = torch.zeros(4, 7, 9)
     flip = views == 2
-    torch.library.opcheck(torch.ops.c2am.extract_cam, (*arguments, 7, 9, flip, "auto"))
-    torch.library.opcheck(torch.ops.c2am.extract_cam_add, (out, *arguments, flip, "auto"))
+    torch.library.opcheck(torch.ops.c2am.extract_cam, (*arguments, 7, 9, flip, backend))
+    torch.library.opcheck(torch.ops.c2am.extract_cam_add, (out, *arguments, flip, backend))
 
 
 def test_compiles_to_one_graph() -> None:

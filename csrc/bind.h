@@ -1,0 +1,33 @@
+// Shared by the files that bind an op to Python: each op has one, <op>/<op>_bind.cpp.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "elements.h"
+
+namespace c2am {
+
+using Address = uintptr_t;  // tensor.data_ptr()
+
+template <typename T>
+T* pointer(Address address) {
+  return reinterpret_cast<T*>(address);
+}
+
+// Calls f(E{}) with the element type of that name.
+template <typename F>
+auto with_element(const std::string& dtype, const F& f) {
+  if (dtype == "float32") return f(float{});
+  if (dtype == "float64") return f(double{});
+  if (dtype == "float16") return f(Half{});
+  if (dtype == "bfloat16") return f(BFloat16{});
+  throw std::invalid_argument("dtype is " + dtype);
+}
+
+void bind_extract_cam(pybind11::module_& m);
+
+}  // namespace c2am
