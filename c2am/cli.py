@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> int:
 def _evaluate(args: argparse.Namespace, rest: list[str]) -> int:
     from c2am.evaluate import main as evaluate
 
-    return evaluate(rest)
+    return evaluate([*rest, "--debug"] if args.debug else rest)
 
 
 def _bench(args: argparse.Namespace, rest: list[str]) -> int:

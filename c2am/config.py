@@ -114,6 +114,8 @@ class TrainConfig:
     """Exponent of the poly schedule."""
     poly_interval: int = 1
     """Steps between two changes of the learning rate."""
+    warmup: int = 0
+    """Leading steps in which the learning rate rises linearly, for large rates and batches."""
     crop: int = 512
     """Side of the square training crop, pixels."""
     resize_long: Range | None = None
@@ -135,6 +137,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "steps", "batch_size", "accumulate", "lr", "head_lr")
         _check_positive(self, "crop", "checkpoint_every", "log_every", "poly_interval")
+        _check(self, self.warmup >= 0, "warmup", "a number of at least 0")
         _check(self, 0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
         _check(self, self.weight_decay >= 0, "weight_decay", "a number of at least 0")
         _check(
@@ -210,10 +213,12 @@ class CamConfig:
     flip: bool = True
     batch_size: int = 4
     """Images of one size that go through the network together."""
+    max_pixels: int = 40_000_000
+    """Most pixels of an image, at the largest scale; memory grows with them."""
 
     def __post_init__(self) -> None:
         _check(self, bool(self.scales) and min(self.scales) > 0, "scales", "positive numbers")
-        _check_positive(self, "batch_size")
+        _check_positive(self, "batch_size", "max_pixels")
 
 
 @dataclass(kw_only=True)
@@ -303,6 +308,7 @@ class SegmenterConfig(TrainConfig):
     scale: Range | None = (0.5, 2.0)
     backbone: BackboneName = "resnet101"
     weights: str = "imagenet"
+    """imagenet, none, a file, or classifier: the backbone of the method's own classifier."""
     output_stride: Literal[8, 16] = 8
     """8: layers 3 and 4 dilated, as published; 16: a quarter of the cells, for a CPU."""
     scales: tuple[float, ...] = (1.0, 0.5, 0.75)

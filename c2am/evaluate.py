@@ -93,15 +93,17 @@ def evaluate_cams(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 1 after an error, which is printed."""
+    """Run the command; returns the exit code: 2 after bad input, which is named."""
     arguments = _parser().parse_args(argv)
     try:
         result = _evaluate(arguments)
         if arguments.json is not None:
             write_json(arguments.json, result)
     except (ValueError, WorkspaceError) as error:
+        if arguments.debug:
+            raise
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2
     _print(result)
     return 0
 
@@ -146,6 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("FIRST", "LAST", "STEP"),
         help="background thresholds for --cams",
     )
+    parser.add_argument("--debug", action="store_true", help="show where an error was raised")
     parser.add_argument("--json", type=Path, help="write the scores to this file")
     return parser
 

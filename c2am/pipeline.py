@@ -1,16 +1,14 @@
-"""The stages in order: which needs which, what is skipped, what is continued, what is recorded.
+"""Runs the stages in order: what is skipped, what is continued, what is recorded.
 
-A stage's fingerprint covers everything that its files depend on: its sections of the
-configuration, the data, the seed, and the fingerprints of the stages whose files it reads. A stage
-whose manifest carries the same fingerprint is skipped; one that was begun under it is continued;
-files of another configuration are removed before it starts.
+A stage whose manifest carries the fingerprint of its job (see `jobs.py`) is skipped; one that was
+begun under it, or that has another list of images to work through, is continued; files of another
+configuration are removed before it starts.
 """
 
 import importlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,14 +20,13 @@ from c2am import distributed
 from c2am.config import PipelineConfig
 from c2am.data import Dataset, open_dataset
 from c2am.events import Events
-from c2am.methods import Method, build_method
+from c2am.jobs import STAGE_NAMES, Job, Jobs
+from c2am.methods import build_method
 from c2am.parsing import dump_config
 from c2am.progress import console
 from c2am.provenance import (
     device_name,
     fingerprint,
-    images_fingerprint,
-    masks_fingerprint,
     peak_memory,
     reset_peak_memory,
     section,
@@ -38,53 +35,6 @@ from c2am.provenance import (
 from c2am.results import cost_table, duration, score_table
 from c2am.stages.context import StageContext
 from c2am.workspace import Workspace, atomic
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A row of the table of stages."""
-
-    name: str
-    needs: tuple[str, ...]
-    """Stages whose files it reads."""
-    sections: tuple[str, ...]
-    """Sections of the configuration that its files depend on."""
-    scored: bool = False
-    """Its metrics are scores: when masks or the section `evaluation` change, it is scored again."""
-    per_method: bool = True
-    always: bool = False
-    """It is cheap and shows whatever there is: never skipped, never refused."""
-
-
-STAGES = (
-    Stage("classifier", (), ("classifier",), per_method=False),
-    Stage("global_cam", ("classifier",), ("global_cam", "cam"), per_method=False),
-    Stage("front_door", ("classifier", "global_cam"), ("front_door",)),
-    Stage("cam", ("front_door",), ("cam",), scored=True),
-    Stage("irn_labels", ("cam",), ("irn_labels",)),
-    Stage("irn", ("irn_labels",), ("irn",)),
-    Stage("pseudo_masks", ("cam", "irn"), ("pseudo_masks",), scored=True),
-    Stage("segmenter", ("pseudo_masks",), ("segmenter",)),
-    Stage("predictions", ("segmenter",), ("predictions",), scored=True),
-    Stage("report", (), ("report",), per_method=False, always=True),
-)
-STAGE_NAMES = tuple(stage.name for stage in STAGES)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A stage, of one method unless all share it."""
-
-    stage: Stage
-    method: str | None
-
-    @property
-    def key(self) -> tuple[str, str | None]:
-        """Stage and method, as the workspace takes them."""
-        return self.stage.name, self.method
-
-    def __str__(self) -> str:
-        return f"{self.stage.name}/{self.method}" if self.method else self.stage.name
 
 
 def run(
@@ -115,9 +65,9 @@ def run(
         with distributed.main_first():  # synthetic data are drawn once
             dataset = open_dataset(config.data, workspace.root / "data")
         pipeline = Pipeline(config, workspace, dataset, device)
-        wanted = chosen if stages is not None else chosen - pipeline.unneeded()
+        wanted = chosen if stages is not None else chosen - pipeline.jobs.unneeded()
         pipeline.check(wanted)
-        for job in pipeline.jobs():
+        for job in pipeline.jobs:
             if job.stage.name in wanted:
                 pipeline.run_job(job, force)
         pipeline.print_results()
@@ -150,18 +100,7 @@ class Pipeline:
     ) -> None:
         self.config, self.workspace = config, workspace
         self.dataset, self.device = dataset, device
-        self.methods: dict[str, Method] = {
-            name: build_method(name, config.front_door) for name in config.methods
-        }
-        self._known: dict[Job, str] = {}
-        lists = [config.data.train_list, config.data.score_list, config.data.val_list]
-        self._data = {
-            "data": section(config, "data"),
-            "images": {name: images_fingerprint(dataset, dataset.ids(name)) for name in lists},
-        }
-        self._masks = {name: masks_fingerprint(dataset, dataset.ids(name)) for name in lists[1:]}
-        test = config.data.test_list
-        self._test = images_fingerprint(dataset, dataset.ids(test)) if test else None
+        self.jobs = Jobs(config, dataset)
 
     def check(self, wanted: set[str]) -> None:
         """Refuse before the first stage what a later one would: a stage may have a `check`."""
@@ -170,86 +109,33 @@ class Pipeline:
             if check is not None:
                 check(self.config, self.dataset)
 
-    def jobs(self) -> Iterator[Job]:
-        """All stages of all methods, in the order in which they run."""
-        for stage in STAGES:
-            if not stage.per_method:
-                yield Job(stage, None)
-                continue
-            for name, method in self.methods.items():
-                if stage.name != "front_door" or method.trains:
-                    yield Job(stage, name)
-
-    def unneeded(self) -> set[str]:
-        """Stages that no method of this run asks for."""
-        asked = {name for method in self.methods.values() for name in method.needs}
-        return {"global_cam"} - asked
-
-    def needs(self, job: Job) -> list[Job]:
-        """The jobs whose files `job` reads."""
-        found = []
-        for name in job.stage.needs:
-            for method in self.methods if job.method is None else [job.method]:
-                found += self._need(job, name, method)
-        return list(dict.fromkeys(found))
-
-    def _need(self, job: Job, name: str, method: str) -> list[Job]:
-        stage = STAGES[STAGE_NAMES.index(name)]
-        own = self.methods[method]
-        if name == "front_door" and not own.trains:
-            stage = STAGES[STAGE_NAMES.index(own.starts_from)]
-        if job.stage.name == "front_door" and name == "global_cam" and name not in own.needs:
-            return []
-        return [Job(stage, method if stage.per_method else None)]
-
-    def fingerprint(self, job: Job) -> str:
-        """What the files of `job` depend on."""
-        if job not in self._known:
-            inputs = {str(need): self.fingerprint(need) for need in self.needs(job)}
-            self._known[job] = fingerprint(
-                self._data
-                | {"seed": self.config.seed, "stage": str(job), "inputs": inputs}
-                | {"config": {name: section(self.config, name) for name in job.stage.sections}}
-                | {"chosen_by": self._scoring(job) if self._chooses(job) else None}
-                | {"test": self._test if job.stage.name == "predictions" else None}
-            )
-        return self._known[job]
-
-    def scoring(self, job: Job) -> str:
-        """What the metrics of `job` depend on beside its files."""
-        return fingerprint(self._scoring(job))
-
-    def _scoring(self, job: Job) -> dict[str, Any]:
-        if not job.stage.scored:
-            return {}
-        return {"evaluation": section(self.config, "evaluation"), "masks": self._masks}
-
-    def _chooses(self, job: Job) -> bool:
-        best = self.config.pseudo_masks.threshold == "best"
-        return job.stage.name == "pseudo_masks" and best
-
     def run_job(self, job: Job, force: bool) -> None:
         """Run `job`, continue it, or skip it; leaves its manifest."""
         manifest = self.workspace.read_manifest(*job.key) or {}
         running = self.workspace.read_running(*job.key) or {}
-        made = manifest.get("fingerprint") == self.fingerprint(job)
-        scored = manifest.get("scoring") == self.scoring(job)
+        made, begun = self.jobs.made(job, manifest), self.jobs.made(job, running)
+        scored = manifest.get("scoring") == self.jobs.scoring(job)
         if made and scored and not (force or job.stage.always):
             self._say(f"[dim]{job}: done before")
             return
         self._check_needs(job)
-        spent = 0.0
-        begun = running.get("fingerprint") == self.fingerprint(job)
         keep = (made or begun) and not (force or job.stage.always)
+        note = {
+            "fingerprint": self.jobs.fingerprint(job),
+            "images": self.jobs.images(job),
+            "started": time.time(),
+            "spent": 0.0,
+        }
         if keep:
-            spent = self._spent(job, running) if begun else manifest["wall_time"]
+            # Files of lists that the stage worked through before are still there.
+            note["images"] = (running if begun else manifest)["images"] | note["images"]
+            note["spent"] = self._spent(job, running) if begun else manifest["wall_time"]
         self._say(f"[bold]{job}[/bold]: " + ("continues" if keep else "runs"))
         distributed.barrier()  # all ranks have read what the main one changes now
         if distributed.is_main():
-            note = {"fingerprint": self.fingerprint(job), "started": time.time(), "spent": spent}
             self.workspace.begin(*job.key, note, clear=not keep)
         distributed.barrier()
-        self._run(job, spent)
+        self._run(job, note)
 
     def _spent(self, job: Job, running: dict[str, Any]) -> float:
         """Seconds that earlier attempts worked, up to the last file each of them left."""
@@ -257,7 +143,7 @@ class Pipeline:
         last = max(path.stat().st_mtime for path in files)
         return running["spent"] + max(0.0, last - running["started"])
 
-    def _run(self, job: Job, spent: float) -> None:
+    def _run(self, job: Job, note: dict[str, Any]) -> None:
         module = _module(job.stage.name)
         reset_peak_memory(self.device)
         # Each stage draws from its own seed: whether an earlier one was skipped does not matter.
@@ -265,10 +151,11 @@ class Pipeline:
         began = time.perf_counter()
         with Events(self.workspace.events, str(job)) as events:
             metrics = module.run(self._context(job, events))
-        seconds = spent + time.perf_counter() - began
+        seconds = note["spent"] + time.perf_counter() - began
         distributed.barrier()
         if distributed.is_main():
-            self.workspace.write_manifest(*job.key, self._manifest(job, metrics, seconds))
+            manifest = self._manifest(job, note["images"], metrics, seconds)
+            self.workspace.write_manifest(*job.key, manifest)
         distributed.barrier()
         self._say(f"[bold]{job}[/bold]: done in {duration(seconds)}")
 
@@ -283,12 +170,15 @@ class Pipeline:
             events=events,
         )
 
-    def _manifest(self, job: Job, metrics: dict, seconds: float) -> dict[str, Any]:
+    def _manifest(
+        self, job: Job, images: dict[str, str], metrics: dict, seconds: float
+    ) -> dict[str, Any]:
         sections = job.stage.sections + (("evaluation",) if job.stage.scored else ())
         return {
-            "fingerprint": self.fingerprint(job),
-            "scoring": self.scoring(job),
-            "inputs": {str(need): self.fingerprint(need) for need in self.needs(job)},
+            "fingerprint": self.jobs.fingerprint(job),
+            "scoring": self.jobs.scoring(job),
+            "images": images,
+            "inputs": {str(need): self.jobs.fingerprint(need) for need in self.jobs.needs(job)},
             "config": {name: section(self.config, name) for name in sections},
             "seed": self.config.seed,
             "versions": versions(),
@@ -300,9 +190,9 @@ class Pipeline:
         }
 
     def _check_needs(self, job: Job) -> None:
-        for need in self.needs(job):
+        for need in self.jobs.needs(job):
             manifest = self.workspace.read_manifest(*need.key)
-            if manifest is None or manifest.get("fingerprint") != self.fingerprint(need):
+            if manifest is None or not self.jobs.serves(need, manifest, job):
                 state = "is not done" if manifest is None else "was done with other settings"
                 raise ValueError(
                     f"{job} needs {need}, which {state}: leave out --stages and --from, or add "
@@ -314,8 +204,8 @@ class Pipeline:
         if not distributed.is_main():
             return
         output = Console()
-        output.print(score_table(self.workspace, self.methods))
-        output.print(cost_table(self.workspace, [job.key for job in self.jobs()]))
+        output.print(score_table(self.workspace, self.jobs.methods))
+        output.print(cost_table(self.workspace, [job.key for job in self.jobs]))
         report = self.workspace.folder("report") / "index.html"
         if report.exists():
             output.print(f"report: {report}", soft_wrap=True, highlight=False)

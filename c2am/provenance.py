@@ -15,10 +15,11 @@ from c2am.config import PipelineConfig
 from c2am.data.dataset import Dataset
 
 # Fields that change how fast a stage runs or what it prints, not what it makes. Where the data
-# lie is one of them: the dataset's own fingerprint says what they are.
+# lie is one of them, and what the lists are called: their images have a fingerprint of their own.
 _IRRELEVANT = {
-    "data": {"root", "sbd", "labels", "threads", "test_list"},
-    "cam": {"batch_size"},
+    "data": {"root", "sbd", "labels", "threads"}
+    | {"train_list", "score_list", "val_list", "test_list"},
+    "cam": {"batch_size", "max_pixels"},
     "predictions": {"batch_size"},
 }
 _IRRELEVANT_ANYWHERE = {"checkpoint_every", "log_every", "compile"}

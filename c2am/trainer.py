@@ -172,6 +172,8 @@ class _Loop:
     def _set_lr(self, step: int) -> None:
         held = step - step % self.config.poly_interval
         factor = (1 - held / self.total) ** self.config.power
+        if step < self.config.warmup:
+            factor *= (step + 1) / self.config.warmup
         for group, base in zip(self.optimizer.param_groups, self.base_lr, strict=True):
             group["lr"] = base * factor
 

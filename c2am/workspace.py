@@ -25,6 +25,7 @@ from c2am.palette import voc_palette
 TEMPORARY = ".tmp-"
 _MANIFEST = "manifest.json"
 _RUNNING = "running.json"
+_CONFIG = "config.yaml"
 _WRITTEN = frozenset({".safetensors", ".png", ".json"})
 
 
@@ -59,6 +60,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is that of a run."""
+    return (folder / _CONFIG).is_file()
 
 
 def remove_temporaries(folder: Path) -> int:
@@ -132,7 +138,7 @@ class Workspace:
     @property
     def config_path(self) -> Path:
         """The full resolved configuration."""
-        return self.root / "config.yaml"
+        return self.root / _CONFIG
 
     @property
     def events(self) -> Path:

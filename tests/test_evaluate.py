@@ -59,13 +59,13 @@ def test_voc_is_the_default(folder, capsys):
 
 def test_a_missing_mask_is_named(folder, capsys):
     (folder / "predictions" / "b.png").unlink()
-    assert _run(folder) == 1
+    assert _run(folder) == 2
     assert str(folder / "predictions" / "b.png") in capsys.readouterr().err
 
 
 def test_a_mask_of_another_size_is_named(folder, capsys):
     write_mask(folder / "predictions" / "b.png", np.zeros((20, 10), np.uint8))
-    assert _run(folder) == 1
+    assert _run(folder) == 2
     error = capsys.readouterr().err
     assert str(folder / "predictions" / "b.png") in error
     assert "prediction (20, 10), truth (10, 20)" in error
@@ -73,17 +73,17 @@ def test_a_mask_of_another_size_is_named(folder, capsys):
 
 def test_an_unknown_class_is_named(folder, capsys):
     write_mask(folder / "predictions" / "a.png", np.full((10, 20), 3, np.uint8))
-    assert _run(folder, "--classes", str(folder / "classes.txt")) == 1
+    assert _run(folder, "--classes", str(folder / "classes.txt")) == 2
     assert "holds class 3: expected 0..2" in capsys.readouterr().err
 
 
 def test_bad_lists_and_classes_are_errors(folder, capsys):
     (folder / "list.txt").write_text("../a\n")
-    assert _run(folder) == 1
+    assert _run(folder) == 2
     assert "list.txt" in capsys.readouterr().err
     (folder / "list.txt").write_text("a\n")
     (folder / "classes.txt").write_text("cat\ncat\n")
-    assert _run(folder, "--classes", str(folder / "classes.txt")) == 1
+    assert _run(folder, "--classes", str(folder / "classes.txt")) == 2
     assert "each once" in capsys.readouterr().err
 
 
@@ -111,7 +111,7 @@ def test_sweep_over_class_maps(folder, capsys):
 def test_files_that_are_no_class_maps_are_named(folder, capsys):
     for name in ("a", "b"):
         _write_cam(folder, name, classes=torch.tensor([1]), maps=torch.zeros(1, 10, 20))
-    assert _run(folder, what="cams") == 1
+    assert _run(folder, what="cams") == 2
     error = capsys.readouterr().err
     assert str(folder / "cams" / "a.safetensors") in error
     assert "high_res" in error

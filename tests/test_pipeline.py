@@ -15,8 +15,8 @@ import yaml
 
 from c2am import pipeline, train
 from c2am.config import EvaluationConfig, PipelineConfig
+from c2am.jobs import STAGE_NAMES
 from c2am.parsing import load_config
-from c2am.pipeline import STAGE_NAMES
 from c2am.trainer import TrainingError
 from c2am.workspace import Workspace, WorkspaceError
 
@@ -181,7 +181,6 @@ def change(config: PipelineConfig, path: str, value: object) -> PipelineConfig:
     ("path", "value", "first"),
     [
         ("seed", 1, "classifier"),
-        ("data.score_list", "val", "classifier"),
         ("classifier.lr", 0.05, "classifier"),
         ("global_cam.size", 32, "global_cam"),
         ("cam.scales", (1.0,), "global_cam"),
@@ -192,7 +191,6 @@ def change(config: PipelineConfig, path: str, value: object) -> PipelineConfig:
         ("segmenter.steps", 10, "segmenter/cam"),
         ("predictions.flip", True, "predictions/cam"),
         ("predictions.crf", None, "predictions/cam"),
-        ("data.test_list", "test", "predictions/cam"),
         ("report.gallery", 3, "report"),
     ],
 )
@@ -224,6 +222,60 @@ def test_a_setting_that_changes_no_result_redoes_nothing(run, path, value):
     assert run(change(run.config, path, value)) == ["report"]
 
 
+@pytest.mark.parametrize(
+    ("field", "name", "stages"),
+    [
+        ("score_list", "val", ("cam", "pseudo_masks")),
+        ("val_list", "test", ("cam", "predictions")),
+        ("test_list", "test", ("predictions",)),
+    ],
+)
+def test_another_list_adds_to_the_stages_that_read_it(run, field, name, stages):
+    run()
+    kept = run.root / "cam" / "cam" / "another.png"
+    kept.write_text("of the first list")
+    trained = run.manifest("segmenter", "c2am")
+    config = change(run.config, f"data.{field}", name)
+    added = [job for job in ALL if job.split("/")[0] in stages]
+    assert run(config) == [*added, "report"]
+    assert kept.exists()
+    assert run.manifest("segmenter", "c2am") == trained
+    assert run(config) == ["report"]
+    # Back at the first list all files are there: scored again, not made again.
+    assert run() == [*added, "report"]
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["at_once", "later"])
+def test_changed_images_of_a_list_redo_the_stages_that_read_it(run, between):
+    run()
+    if between:  # another val list in the meantime does not make the first be forgotten
+        run(change(run.config, "data.val_list", "test"))
+    old = run.root / "cam" / "cam" / "old.safetensors"
+    old.write_text("of the first images")
+    run.images.lists["val"] = ["c", "t"]
+    added = [job for job in ALL if job.split("/")[0] in ("cam", "predictions")]
+    assert run() == [*added, "report"]
+    assert not old.exists()
+
+
+def test_a_stage_is_not_run_on_maps_that_are_not_there(run):
+    run()
+    config = change(run.config, "data.score_list", "test")
+    with pytest.raises(ValueError, match="pseudo_masks/cam needs cam/cam, which was done with"):
+        run(config, stages=["pseudo_masks"])
+    run(config, stages=["cam", "pseudo_masks"])
+
+
+def test_a_method_that_starts_from_imagenet_needs_no_baseline(run, monkeypatch):
+    run()
+    monkeypatch.setattr(type(run.contexts[-2].method), "starts_from", "imagenet")
+    ran = run(change(run.config, "classifier.lr", 0.05))
+    assert "front_door/c2am" in ran  # its Global CAM is the baseline's
+    manifest = run.manifest("front_door", "c2am")
+    assert manifest["inputs"].keys() == {"global_cam"}
+
+
 def test_changed_labels_and_images_redo_everything(run):
     run()
     (run.images.folder / "b.jpg").write_bytes(b"another image")
@@ -238,12 +290,13 @@ def test_new_scoring_keeps_the_files(run, what):
     kept = run.root / "cam" / "cam" / "made.png"
     kept.with_name("another.png").write_text("of the first run")
     before = run.manifest("cam", "cam")
-    config = run.config
-    if what == "masks":
+    config, stages = run.config, ["cam", "pseudo_masks", "predictions"]
+    if what == "masks":  # of the val list, which gets no pseudo masks
+        stages.remove("pseudo_masks")
         (run.images.folder / "c.png").write_bytes(b"another mask")
     else:
         config = replace(config, evaluation=EvaluationConfig(thresholds=(0.1, 0.2, 0.1)))
-    scored = [n for n in ALL if n.split("/")[0] in ("cam", "pseudo_masks", "predictions")]
+    scored = [n for n in ALL if n.split("/")[0] in stages]
     assert run(config) == [*scored, "report"]
     assert kept.with_name("another.png").exists()
     assert run.manifest("cam", "cam")["fingerprint"] == before["fingerprint"]

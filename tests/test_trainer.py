@@ -51,20 +51,23 @@ def run_and_die(folder: Path, at: int, **changes: object) -> None:
         tiny_train(folder, config, Dies(config, at), TinyTask())
 
 
-def test_matches_a_plain_loop_of_sgd_and_poly(tmp_path):
-    config = tiny_config(steps=7, poly_interval=2, power=0.8)
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_matches_a_plain_loop_of_sgd_and_poly(tmp_path, warmup):
+    schedule = {"steps": 7, "poly_interval": 2, "power": 0.8, "warmup": warmup}
+    config = tiny_config(**schedule)
     task, loader = TinyTask(), TinyLoader(config)
     optimizer = torch.optim.SGD(task.parameter_groups(), momentum=0.9, weight_decay=1e-3)
     base = [group["lr"] for group in optimizer.param_groups]
     batches = loader.batches(0)
     for step in range(7):
         for group, lr in zip(optimizer.param_groups, base, strict=True):
-            group["lr"] = lr * (1 - (step // 2 * 2) / 7) ** 0.8
+            rise = min((step + 1) / 3, 1) if warmup else 1
+            group["lr"] = lr * rise * (1 - (step // 2 * 2) / 7) ** 0.8
         optimizer.zero_grad()
         sum(task.loss(next(batches), step / 7).values()).backward()
         optimizer.step()
 
-    run(tmp_path, steps=7, poly_interval=2, power=0.8)
+    run(tmp_path, **schedule)
     for name, tensor in weights(tmp_path).items():
         if name != "seen":
             torch.testing.assert_close(tensor, task.net.state_dict()[name])

@@ -14,10 +14,9 @@ from c2am.data import open_dataset
 from c2am.data.dataset import DataError, Dataset
 from c2am.data.folder import FolderDataset
 from c2am.data.images import read_image, read_mask
-from c2am.data.voc import SBD_URL, VOC_CLASSES, VOC_URL, VocDataset
+from c2am.data.voc import SBD_URL, TRAIN_AUG_SIZE, VOC_CLASSES, VOC_URL, VocDataset
 from c2am.progress import progress_bar
 
-TRAIN_AUG_SIZE = 10582
 VOID = 255
 SOURCES = f"""\
 Where the parts of PASCAL VOC 2012 come from:

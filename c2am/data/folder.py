@@ -1,5 +1,7 @@
 """A folder of images and a CSV of image-level labels."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +9,13 @@ import numpy as np
 from c2am.data.dataset import DataError, label_vector
 from c2am.data.images import EXTENSIONS, image_size
 from c2am.data.tables import read_label_table
+from c2am.workspace import is_run
 
 
 class FolderDataset:
     """Own data: images anywhere below `root`, `labels.csv`, and masks in `masks/` if there are any.
+
+    The folders of runs that lie below the root are left out.
 
     The CSV has the columns `image_id,labels` (file name without extension; class names) and
     optionally `split`. Without that column every list holds all images. Classes are the names
@@ -31,11 +36,10 @@ class FolderDataset:
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def _find_images(self) -> dict[str, Path]:
-        masks = self.root / "masks"
         found: dict[str, Path] = {}
-        for path in sorted(self.root.rglob("*")):
+        for path in sorted(_files_below(self.root)):
             image_id = path.stem
-            if path.suffix.lower() not in EXTENSIONS or masks in path.parents:
+            if path.suffix.lower() not in EXTENSIONS:
                 continue
             if image_id not in self._table.labels:
                 self.unlisted.append(path)
@@ -86,3 +90,14 @@ class FolderDataset:
         """`masks/<id>.png` if it exists."""
         path = self.root / "masks" / f"{image_id}.png"
         return path if path.is_file() else None
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """All files of the folder, but for masks and the folders of runs."""
+    for folder, folders, names in os.walk(root):
+        here = Path(folder)
+        folders[:] = [name for name in folders if here / name != root / "masks"]
+        if is_run(here):
+            folders.clear()
+            continue
+        yield from (here / name for name in names)

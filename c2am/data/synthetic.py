@@ -20,6 +20,7 @@ from c2am.data import drawing
 from c2am.data.dataset import DataError
 from c2am.data.voc import VocDataset
 from c2am.palette import voc_palette
+from c2am.progress import progress
 
 _RECORD = "synthetic.txt"  # the settings that a folder was drawn with
 _OBJECT_SIDES = (0.25, 0.60)  # of the image's shorter side
@@ -87,7 +88,7 @@ def _write_dataset(config: SyntheticConfig, root: Path) -> None:
     for number, (split, count) in enumerate(sizes.items()):
         ids = [f"{split}_{index:05d}" for index in range(count)]
         confounding = 0.0 if split == "cut" else config.confounding
-        for index, image_id in enumerate(ids):
+        for index, image_id in enumerate(progress(ids, f"{root.name}: draw {split}")):
             rng = np.random.Generator(np.random.PCG64([config.seed, number, index]))
             _write_scene(root, image_id, draw_scene(rng, config, confounding), names)
         (lists / f"{split}.txt").write_text("\n".join(ids) + "\n", encoding="utf-8")

@@ -1,5 +1,6 @@
 """PASCAL VOC 2012, and other data in its format."""
 
+import warnings
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -21,6 +22,7 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa",
     "train", "tvmonitor",
 )  # fmt: skip
+TRAIN_AUG_SIZE = 10582
 VOC_URL = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
 SBD_URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz"
 
@@ -81,7 +83,7 @@ class VocDataset:
         return read_list(path)
 
     def _derive_train_aug(self, path: Path) -> list[str]:
-        """VOC train + SBD train + SBD val - VOC val, sorted (10,582 images)."""
+        """VOC train + SBD train + SBD val - VOC val, sorted; warns if they are not 10,582."""
         if self.sbd is None or not (self.sbd / "train.txt").is_file():
             missing = path if self.sbd is None else self.sbd / "train.txt"
             raise DataError(
@@ -91,7 +93,13 @@ class VocDataset:
             )
         ids = set(self.ids("train"))
         ids.update(read_list(self.sbd / "train.txt"), read_list(self.sbd / "val.txt"))
-        return validate_ids(sorted(ids - set(self.ids("val"))), self.sbd)
+        ids -= set(self.ids("val"))
+        if self.classes == VOC_CLASSES and len(ids) != TRAIN_AUG_SIZE:
+            warnings.warn(
+                f"{self.sbd}: train_aug has {len(ids):,} images, {TRAIN_AUG_SIZE:,} were expected",
+                stacklevel=3,
+            )
+        return validate_ids(sorted(ids), self.sbd)
 
     def image_path(self, image_id: str) -> Path:
         """`JPEGImages/<id>.jpg`."""

@@ -34,8 +34,9 @@ class Method:
         name: the file's name; set by `build_method`.
         trains: False where the baseline classifier is used as it is.
         needs: names of the `Artefacts` that `prepare` gets.
-        starts_from: stage whose weights training starts from.
+        starts_from: stage whose weights training starts from, or `imagenet`.
         rounds: how often `prepare` and the training are gone through.
+        needs_gradients: whether `class_maps` differentiates, as Grad-CAM does.
         statistics: numbers of the last `loss`, detached, for the log.
     """
 
@@ -44,6 +45,7 @@ class Method:
     needs: ClassVar[frozenset[str]] = frozenset()
     starts_from: ClassVar[str] = "classifier"
     rounds: ClassVar[int] = 1
+    needs_gradients: ClassVar[bool] = False
 
     def __init__(self, config: FrontDoorConfig) -> None:
         self.config = config

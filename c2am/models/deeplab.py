@@ -11,6 +11,7 @@ from c2am.config import SegmenterConfig, TrainConfig
 from c2am.models.backbone import Backbone, build_backbone
 
 RATES = (6, 12, 18, 24)
+"""Dilations in cells of output stride 8, as published; at 16 they are halved, to reach as far."""
 
 
 class DeepLab(nn.Module):
@@ -21,7 +22,7 @@ class DeepLab(nn.Module):
     ) -> None:
         """
         Args:
-            backbone: of output stride 8; its batch norms are frozen.
+            backbone: of output stride 8 or 16; its batch norms are frozen.
             num_classes: Z, without the background.
             rates: dilations of the convolutions, in cells.
         """
@@ -70,7 +71,8 @@ class DeepLab(nn.Module):
 def build_segmenter(config: SegmenterConfig, num_classes: int) -> DeepLab:
     """DeepLabV2 of a config for Z = `num_classes` classes."""
     backbone = build_backbone(config.backbone, config.weights, output_stride=config.output_stride)
-    return DeepLab(backbone, num_classes)
+    rates = [rate * 8 // config.output_stride for rate in RATES]
+    return DeepLab(backbone, num_classes, rates=rates)
 
 
 def _atrous(channels: int, num_classes: int, rate: int) -> nn.Conv2d:

@@ -8,6 +8,7 @@ from c2am.config import PipelineConfig
 from c2am.data import Dataset
 from c2am.data.loader import InferenceBatch
 from c2am.evaluation import scores, sweep_curve
+from c2am.progress import progress
 from c2am.stages.class_maps import (
     ClassMaps,
     read_class_maps,
@@ -32,7 +33,31 @@ def run(context: StageContext) -> dict:
 
 
 def check(config: PipelineConfig, dataset: Dataset) -> None:
-    """Raise `ValueError` if only the list on which the threshold is not chosen has masks."""
+    """Refuse what would fail after hours.
+
+    Raises:
+        ValueError: only the list on which the threshold is not chosen has masks, or an image at
+            the largest scale has more than `cam.max_pixels`.
+    """
+    _check_masks(config, dataset)
+    _check_sizes(config, dataset)
+
+
+def _check_sizes(config: PipelineConfig, dataset: Dataset) -> None:
+    data, limit = config.data, config.cam.max_pixels
+    ids = union(*(dataset.ids(name) for name in (data.train_list, data.score_list, data.val_list)))
+    scale = max(config.cam.scales)
+    for image_id in progress(ids, "sizes of the images"):
+        height, width = dataset.size(image_id)
+        if height * width * scale**2 > limit:
+            raise ValueError(
+                f"{dataset.image_path(image_id)}: {width} x {height} pixels are more at the scale "
+                f"{scale:g} than cam.max_pixels = {limit}. Shrink the image, or leave the large "
+                "scales out of cam.scales, or raise the limit where there is memory for it"
+            )
+
+
+def _check_masks(config: PipelineConfig, dataset: Dataset) -> None:
     data, choice = config.data, config.evaluation.choose_on
     lists = {"score": data.score_list, "val": data.val_list}
     masks = {name: with_mask(dataset, dataset.ids(lists[name])) for name in lists}
@@ -43,7 +68,6 @@ def check(config: PipelineConfig, dataset: Dataset) -> None:
         )
 
 
-@torch.inference_mode()
 def write_class_maps(context: StageContext, ids: list[str]) -> None:
     """Class maps of this rank's images that have no file yet."""
     config = context.config
@@ -62,9 +86,10 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
         flip=config.cam.flip,
         batch_size=batch_size,
     )
-    for batch in batches:
-        strided, high_res = both_maps(context, context.method, net, batch)
-        save_batch(context, batch, strided, high_res)
+    with torch.inference_mode(not context.method.needs_gradients):
+        for batch in batches:
+            strided, high_res = both_maps(context, context.method, net, batch)
+            save_batch(context, batch, strided, high_res)
 
 
 def save_batch(

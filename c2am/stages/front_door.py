@@ -4,7 +4,7 @@ from torch import Tensor
 
 from c2am.data.loader import TrainBatch
 from c2am.methods import Artefacts, Method
-from c2am.models import Classifier, load_weights
+from c2am.models import Classifier, build_classifier, load_weights
 from c2am.stages.classifier import image_mean
 from c2am.stages.context import StageContext
 from c2am.stages.loaders import train_loader
@@ -44,14 +44,22 @@ def run(context: StageContext) -> dict:
     method = context.method
     if method is None or not method.trains:
         raise ValueError(f"stage {context.name}: the method trains nothing")
-    net = untrained_classifier(context)
-    load_weights(net, context.shared(method.starts_from) / "weights.safetensors")
+    net = starting_classifier(context, method)
     attached = method.attach(net)
     net.to(context.device)
     metrics: dict = {}
     for number in range(method.rounds):
         metrics = train_round(context, method, net, attached, number)
     return metrics
+
+
+def starting_classifier(context: StageContext, method: Method) -> Classifier:
+    """The classifier that training starts from: a stage's, or the pretrained one."""
+    if method.starts_from == "imagenet":
+        return build_classifier(context.config.classifier, len(context.dataset.classes))
+    net = untrained_classifier(context)
+    load_weights(net, context.shared(method.starts_from) / "weights.safetensors")
+    return net
 
 
 def train_round(

@@ -62,4 +62,4 @@ def _one_scale(
     context: StageContext, method: Method, net: Classifier, batch: InferenceBatch, views: Tensor
 ) -> Tensor:
     with precision.autocast(context.device, context.config.classifier.precision):
-        return method.class_maps(net, views, batch.present, batch.ids).float()
+        return method.class_maps(net, views, batch.present, batch.ids).detach().float()

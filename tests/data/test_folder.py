@@ -116,3 +116,13 @@ def test_two_images_of_one_id_are_refused(root):
     Image.new("RGB", (5, 5)).save(root / "deep" / "beach.png")
     with pytest.raises(DataError, match="the image id 'beach' belongs to"):
         FolderDataset(root)
+
+
+def test_masks_of_a_run_below_the_root_are_not_images(root):
+    run = root / "runs" / "mine"
+    (run / "pseudo_masks" / "cam").mkdir(parents=True)
+    (run / "config.yaml").write_text("name: mine")
+    save_mask(run / "pseudo_masks" / "cam" / "beach.png", np.zeros((20, 30), np.uint8))
+    dataset = FolderDataset(root)
+    assert dataset.image_path("beach") == root / "beach.jpg"
+    assert dataset.unlisted == [root / "deep" / "unknown.jpg"]

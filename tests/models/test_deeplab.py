@@ -18,7 +18,9 @@ def test_logits_at_stride_8(net):
 
 def test_logits_at_stride_16():
     config = SegmenterConfig(backbone="resnet18", weights="none", output_stride=16)
-    assert build_segmenter(config, 5)(torch.rand(2, 3, 65, 99)).shape == (2, 6, 5, 7)
+    net = build_segmenter(config, 5)
+    assert net(torch.rand(2, 3, 65, 99)).shape == (2, 6, 5, 7)
+    assert [conv.dilation for conv in net.aspp] == [(3, 3), (6, 6), (9, 9), (12, 12)]
 
 
 def test_aspp_sums_its_rates(net):

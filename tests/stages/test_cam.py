@@ -123,3 +123,33 @@ def test_a_threshold_without_masks_to_choose_it_is_an_error(context, monkeypatch
 
 def test_sum_over_scales_of_no_maps():
     assert sum_resized([torch.zeros(0, 2, 3), torch.zeros(0, 4, 6)], (8, 9)).shape == (0, 8, 9)
+
+
+def test_an_image_too_large_for_the_memory_is_refused_by_name(context, monkeypatch):
+    name = context.dataset.ids("train")[0]
+    sizes = {name: (4000, 5000)}
+    original = context.dataset.size
+    monkeypatch.setattr(context.dataset, "size", lambda i: sizes.get(i) or original(i))
+    context.config.cam.scales = (1.0, 2.0)
+    message = rf"{name}.jpg: 5000 x 4000 pixels are more at the scale 2 than cam.max_pixels"
+    with pytest.raises(ValueError, match=message):
+        cam.check(context.config, context.dataset)
+    context.config.cam.scales = (1.0,)
+    cam.check(context.config, context.dataset)
+
+
+def test_a_method_may_differentiate_for_its_maps(context, monkeypatch):
+    class Differentiating(type(context.method)):
+        needs_gradients = True
+
+        def class_maps(self, net, views, present, ids):
+            with torch.enable_grad():
+                views = views.clone().requires_grad_()
+                maps = super().class_maps(net, views, present, ids)
+                (gradient,) = torch.autograd.grad(net(views.flatten(0, 1)).logits.sum(), views)
+            return maps + gradient.abs().amax()
+
+    context.method = Differentiating(context.config.front_door)
+    context.method.name = "cam"
+    cam.run(context)
+    assert len(list(context.folder.glob("*.safetensors"))) > 0

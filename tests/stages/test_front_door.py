@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from c2am.methods import build_method
+from c2am.models import build_classifier
 from c2am.stages import front_door
 from c2am.stages.multi_scale import trained_classifier
 from c2am.workspace import read_tensors, write_tensors
@@ -76,3 +77,14 @@ def test_the_methods_statistics_are_logged(context):
     lines = (context.events.folder / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 2
     assert all("positive_logit" in line and "negative_logit" in line for line in lines)
+
+
+def test_a_method_may_start_from_imagenet(context, monkeypatch):
+    monkeypatch.setattr(type(context.method), "starts_from", "imagenet")
+    torch.manual_seed(1)
+    net = front_door.starting_classifier(context, context.method)
+    baseline = read_tensors(context.shared("classifier") / "weights.safetensors")
+    assert not torch.equal(net.head.weight, baseline["head.weight"])
+    torch.manual_seed(1)
+    expected = build_classifier(context.config.classifier, len(context.dataset.classes))
+    assert torch.equal(net.head.weight, expected.head.weight)
