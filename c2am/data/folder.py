@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am.data.dataset import DataError, label_vector
+from c2am.data.dataset import DataError
 from c2am.data.images import EXTENSIONS, image_size
 from c2am.data.tables import read_label_table
 from c2am.workspace import is_run
@@ -76,9 +76,7 @@ class FolderDataset:
 
     def labels(self, image_id: str) -> np.ndarray:
         """Which classes are in the image, `(Z,)` bool."""
-        if image_id not in self._table.labels:
-            raise DataError(f"{self._table.path}: no row for the image {image_id!r}")
-        return label_vector(self._table.labels[image_id], self.classes, self._table.path)
+        return self._table.vector(image_id, self.classes)
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(H, W) in pixels as displayed, from the image's header."""

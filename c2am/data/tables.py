@@ -1,10 +1,13 @@
 """CSV tables of image-level labels."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from c2am.data.dataset import DataError, read_text, validate_ids
+import numpy as np
+
+from c2am.data.dataset import DataError, label_vector, read_text, validate_ids
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,12 @@ class LabelTable:
     """Class names of each image, in file order."""
     splits: dict[str, str] | None
     """List of each image, None without the column."""
+
+    def vector(self, image_id: str, classes: Sequence[str]) -> np.ndarray:
+        """Which of the Z classes are in the image, `(Z,)` bool."""
+        if image_id not in self.labels:
+            raise DataError(f"{self.path}: no row for the image {image_id!r}")
+        return label_vector(self.labels[image_id], classes, self.path)
 
 
 def _rows(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:

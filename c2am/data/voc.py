@@ -111,12 +111,10 @@ class VocDataset:
 
     def labels(self, image_id: str) -> np.ndarray:
         """Which classes are in the image, `(Z,)` bool."""
-        if self._table is None:
-            path = self.annotation_path(image_id)
-            return label_vector(read_annotation(path), self.classes, path)
-        if image_id not in self._table.labels:
-            raise DataError(f"{self._table.path}: no row for the image {image_id!r}")
-        return label_vector(self._table.labels[image_id], self.classes, self._table.path)
+        if self._table is not None:
+            return self._table.vector(image_id, self.classes)
+        path = self.annotation_path(image_id)
+        return label_vector(read_annotation(path), self.classes, path)
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(H, W) in pixels as displayed, from the image's header."""
