@@ -52,12 +52,14 @@ class CoreState:
 
     usable: bool
     cuda: bool = False
+    isa: str = ""
+    """Instruction set that it uses."""
     reason: str = ""
 
     def __str__(self) -> str:
         if not self.usable:
             return self.reason
-        return "built with CUDA" if self.cuda else "built for CPUs only"
+        return f"{'built with CUDA' if self.cuda else 'built for CPUs only'}; uses {self.isa}"
 
 
 def core_state() -> CoreState:
@@ -68,7 +70,7 @@ def core_state() -> CoreState:
         core = importlib.import_module("c2am._core")
     except ImportError as error:
         return CoreState(usable=False, reason=f"cannot be loaded ({error})")
-    return CoreState(usable=True, cuda=core.has_cuda)
+    return CoreState(usable=True, cuda=core.has_cuda, isa=core.isa)
 
 
 def missing(core: CoreState) -> list[Finding]:

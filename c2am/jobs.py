@@ -81,9 +81,12 @@ class Jobs:
                     yield Job(stage, name)
 
     def unneeded(self) -> set[str]:
-        """Stages that no method of this run asks for."""
-        asked = {name for method in self.methods.values() for name in method.needs}
-        return {"global_cam"} - asked
+        """Shared stages that no method of this run reads, itself or by way of another stage."""
+        read: set[str] = set()
+        for job in reversed(list(self)):
+            if job.stage.per_method or job.stage.name in read:
+                read.update(need.stage.name for need in self.needs(job))
+        return {"classifier", "global_cam"} - read
 
     def needs(self, job: Job) -> list[Job]:
         """The jobs whose files `job` reads."""

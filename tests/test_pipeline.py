@@ -16,6 +16,7 @@ import yaml
 from c2am import pipeline, train
 from c2am.config import EvaluationConfig, PipelineConfig
 from c2am.jobs import STAGE_NAMES
+from c2am.methods import build_method
 from c2am.parsing import load_config
 from c2am.trainer import TrainingError
 from c2am.workspace import Workspace, WorkspaceError
@@ -120,6 +121,13 @@ def test_global_cam_is_left_out_where_no_method_asks_for_it(run):
     config = replace(run.config, methods=("cam", "constant"))
     assert "global_cam" not in run(config)
     assert run(config, stages=["global_cam"]) == ["global_cam"]
+
+
+def test_the_baseline_is_left_out_where_all_start_from_imagenet(run, monkeypatch):
+    config = replace(run.config, methods=("constant",))
+    method = type(build_method("constant", config.front_door))
+    monkeypatch.setattr(method, "starts_from", "imagenet")
+    assert run(config)[0] == "front_door/constant"
 
 
 def test_a_new_method_leaves_the_others_alone(run):
