@@ -181,7 +181,7 @@ bool class_maps_cpu(const E* features, const T* weight, const bool* present, T* 
   const int64_t band = rows_of_task(shape);
   const int64_t bands = (shape.height + band - 1) / band;
   bool finite = true;
-#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(&& : finite)
+#pragma omp parallel for num_threads(threads) schedule(static, 1) reduction(&& : finite)
   for (int64_t task = 0; task < shape.images * bands; ++task) {
     const int64_t b = task / bands, y = task % bands * band;
     const int64_t rows = std::min(band, shape.height - y), n = rows * shape.width;
