@@ -1,4 +1,4 @@
-"""docs/ops.md: its examples run, and its table has every op with its backends."""
+"""The examples of the docs run, and the table of docs/ops.md has every op with its backends."""
 
 import doctest
 from pathlib import Path
@@ -10,8 +10,11 @@ from c2am.ops import dispatch
 DOCS = Path(__file__).parents[2] / "docs" / "ops.md"
 
 
-def test_examples_run() -> None:
-    assert doctest.testfile(str(DOCS), module_relative=False).failed == 0
+@pytest.mark.parametrize("name", ["ops.md", "crf.md"])
+def test_examples_run(name: str) -> None:
+    result = doctest.testfile(str(DOCS.with_name(name)), module_relative=False)
+    assert result.attempted > 0
+    assert result.failed == 0
 
 
 @pytest.mark.parametrize("op", dispatch.ops())
