@@ -2,13 +2,14 @@
 # make test   set everything up and run the tests, a process per core
 # make lint   formatting, lint, types and import rules
 # make sanitize   the C++ core under GCC's address, undefined-behaviour and thread sanitizers
-# make bench  the benchmarks of the ops on this machine
+# make bench  the benchmarks of the ops on this machine, and the table of docs/performance.md
+# make wheel  a wheel of this machine's Python with the core for CPUs, in dist/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := constraints.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: demo test lint sanitize bench clean
+.PHONY: demo test lint sanitize bench wheel clean
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -36,8 +37,15 @@ lint: $(VENV)/.installed-dev
 sanitize:
 	$(MAKE) -f tests/native/Makefile -j $(shell nproc)
 
+# A photograph that comes with matplotlib; IMAGE= names another one.
+IMAGE ?= $(wildcard $(VENV)/lib/python3*/site-packages/matplotlib/mpl-data/sample_data/grace_hopper.jpg)
 bench: $(VENV)/.installed-test
-	$(BIN)/python -m benchmarks ops
+	$(BIN)/python -m benchmarks ops --peer --threads 1 2 --output benchmarks/results/ops.csv \
+	  $(if $(IMAGE),--image $(IMAGE))
+	$(BIN)/python -m benchmarks table
+
+wheel: $(VENV)/.installed-test
+	C2AM_CUDA=OFF $(BIN)/python -m build --wheel --outdir dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -6,24 +6,45 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import compare, results, table
 from benchmarks import run as recorded
+from benchmarks.memory import peak_of
 from benchmarks.ops import cases, op_names
-from benchmarks.runner import Row, time_case, write_rows
+from benchmarks.results import Row
+from benchmarks.runner import best_device, entries, missing_peers, time_entries
+from benchmarks.triad import triad
 
-RESULTS = Path(__file__).parent / "results"
 
-
-def _bench_ops(names: list[str], output: Path) -> None:
-    table = Table("op", "shape", "provider", "p20 ms", "p50 ms", "p80 ms", title=str(output))
-    rows: list[Row] = []
+def _bench_ops(options: argparse.Namespace) -> None:
+    console = Console()
+    names = options.op or op_names()
+    triads = {threads: triad(threads, best_device()) for threads in {1, *options.threads}}
     for op in names:
-        for case in cases(op):
-            for row in time_case(op, case):
-                rows.append(row)
-                times = (f"{value:.3f}" for value in (row.p20_ms, row.p50_ms, row.p80_ms))
-                table.add_row(op, case.shape, row.provider, *times)
-    write_rows(output, rows)
-    Console().print(table)
+        rows: list[Row] = []
+        for index, case in enumerate(cases(op, options.image)):
+            if options.peer and missing_peers(case):
+                console.print(f"{op}: not installed: {', '.join(missing_peers(case))}")
+            timed = entries(case, options.threads, peers=options.peer)
+            samples = time_entries(timed, budget_s=options.budget, clock=options.clock)
+            measured = [] if options.no_memory else [e for e in timed if e.threads == 1]
+            peaks = {entry: peak_of(op, index, entry, options.image) for entry in measured}
+            rows += results.make_rows(
+                op, case, samples, clock=options.clock, triads=triads, peaks=peaks
+            )
+        console.print(_summary(op, rows))
+        if options.output:
+            results.write_rows(options.output, rows)
+
+
+def _summary(op: str, rows: list[Row]) -> Table:
+    columns = ("shape", "provider", "threads", "p20 ms", "p50 ms", "p80 ms", "ratio", "to", "MB")
+    summary = Table(*columns, title=op, title_justify="left")
+    for row in rows:
+        times = (f"{value:.3f}" for value in (row.p20_ms, row.p50_ms, row.p80_ms))
+        ratio = f"{row.ratio_p50:.2f} ({row.ratio_p20:.2f} to {row.ratio_p80:.2f})"
+        cells = (*times, ratio, row.baseline, str(row.peak_mb))
+        summary.add_row(row.shape, row.provider, str(row.threads), *cells)
+    return summary
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -31,7 +52,15 @@ def _parser() -> argparse.ArgumentParser:
     words = parser.add_subparsers(dest="word", required=True)
     ops = words.add_parser("ops", help="time every backend of the ops at the pipeline's shapes")
     ops.add_argument("--op", action="append", choices=op_names(), help="only this one; repeatable")
-    ops.add_argument("--output", type=Path, default=RESULTS / "ops.csv", help="CSV to add rows to")
+    ops.add_argument("--peer", action="store_true", help="time other packages that are installed")
+    ops.add_argument("--threads", type=int, nargs="+", default=[1], help="of ours (default: 1)")
+    ops.add_argument("--image", type=Path, help="a photograph for dense_crf (default: drawn)")
+    ops.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of all threads")
+    ops.add_argument("--budget", type=float, default=6.0, help="seconds per case, about")
+    ops.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
+    ops.add_argument("--output", type=Path, help="CSV to write the rows to")
+    ops.add_argument("--compare", metavar="REF", help="print ratios to another git revision")
+    words.add_parser("table", help="write the table of docs/performance.md from results/ops.csv")
     run = words.add_parser("run", help="write the scores and costs of a finished run as a CSV")
     run.add_argument("folder", type=Path, help="folder of the run, as runs/demo")
     run.add_argument("--output", type=Path, help="default: benchmarks/results/<run>.csv")
@@ -41,10 +70,14 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run one benchmark command."""
     options = _parser().parse_args(argv)
-    if options.word == "ops":
-        _bench_ops(options.op or op_names(), options.output)
+    if options.word == "ops" and options.compare:
+        compare.compare(options.compare, options.op or op_names(), options.threads, options.image)
+    elif options.word == "ops":
+        _bench_ops(options)
+    elif options.word == "table":
+        table.write()
     else:
-        output = options.output or RESULTS / f"{options.folder.resolve().name}.csv"
+        output = options.output or results.FOLDER / f"{options.folder.resolve().name}.csv"
         rows = recorded.record(options.folder, output)
         Console().print(f"{len(rows)} rows written to {output}")
 

@@ -1,17 +1,25 @@
-"""Timing, the machine's description, and the results table that all benchmarks share."""
+"""Cases, and their timing side by side."""
 
-import csv
-import statistics
+import importlib.util
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from c2am import __version__
-from c2am.provenance import device_name
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call moves and computes, counted by formula.
+
+    Each array that a step of the algorithm reads or writes counts once in that step, as if a step
+    kept everything in cache and nothing stayed there from one step to the next.
+    """
+
+    bytes: float
+    flops: float
 
 
 @dataclass(frozen=True)
@@ -19,25 +27,28 @@ class Case:
     """One set of inputs of an op, and the ways to compute it that are timed side by side."""
 
     shape: str
-    providers: dict[str, Callable[[], object]]
+    providers: dict[str, Call]
+    """Our ways, by name."""
+    peers: dict[str, Call] = field(default_factory=dict)
+    """Those of other packages, on one thread; the first word of a name is the module it needs."""
+    work: Mapping[str, Callable[[], Work]] = field(default_factory=dict)
+    """Of a provider or peer; called only when it is reported."""
+    baseline: str = ""
+    """The provider or peer that the others are compared with. Default: the first peer that is
+    timed, else `reference`, else the first provider."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the results table; times in milliseconds."""
+class Entry:
+    """A provider or peer on a number of threads."""
 
-    benchmark: str
-    shape: str
     provider: str
-    p20_ms: float
-    p50_ms: float
-    p80_ms: float
-    repeats: int
     threads: int
-    device: str
-    torch: str
-    c2am: str
-    date: str
+    call: Call = field(compare=False)
+
+
+Samples = dict[Entry, list[float]]
+"""Milliseconds of each call; the n-th values of all entries were taken in turns."""
 
 
 def best_device() -> torch.device:
@@ -45,55 +56,61 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _timed(function: Callable[[], object]) -> float:
+def missing_peers(case: Case) -> list[str]:
+    """Peers of a case whose module is not installed."""
+    return [name for name in case.peers if importlib.util.find_spec(name.split()[0]) is None]
+
+
+def entries(case: Case, threads: Sequence[int], *, peers: bool) -> list[Entry]:
+    """What is timed: each provider on each number of threads, each installed peer on one."""
+    ours = [Entry(name, n, call) for n in threads for name, call in case.providers.items()]
+    absent = missing_peers(case)
+    others = [Entry(name, 1, call) for name, call in case.peers.items() if name not in absent]
+    return ours + (others if peers else [])
+
+
+def baseline(case: Case, timed: Sequence[Entry], entry: Entry) -> Entry:
+    """What an entry is compared with: on the same number of threads if it was timed there."""
+    names = [e.provider for e in timed]
+    wanted = [case.baseline, *case.peers, "reference", *case.providers]
+    name = next(name for name in wanted if name in names)
+    same = [e for e in timed if e.provider == name]
+    return next((e for e in same if e.threads == entry.threads), same[0])
+
+
+def time_entries(
+    timed: Sequence[Entry], *, budget_s: float = 6.0, clock: str = "wall", least: int = 5
+) -> Samples:
+    """Time the entries in turns, so that a noisy machine is noisy for all of them.
+
+    Args:
+        timed: What to time.
+        budget_s: Seconds that all turns may take together, if `least` turns do not take longer.
+        clock: "wall", or "cpu": the processor time of all threads of this process.
+        least: Least number of turns.
+
+    Returns:
+        The times, after one call of each that does not count.
+    """
+    first = [_milliseconds(entry, "wall") for entry in timed]
+    turns = max(least, min(50, int(budget_s * 1e3 / max(sum(first), 1e-3))))
+    times: Samples = {entry: [] for entry in timed}
+    for _ in range(turns):
+        for entry in timed:
+            times[entry].append(_milliseconds(entry, clock))
+    return times
+
+
+def _milliseconds(entry: Entry, clock: str) -> float:
+    torch.set_num_threads(entry.threads)
+    now = time.perf_counter if clock == "wall" else time.process_time
+    _synchronize()
+    start = now()
+    entry.call()
+    _synchronize()
+    return (now() - start) * 1e3
+
+
+def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
-
-
-def time_case(benchmark: str, case: Case, budget_s: float = 6.0) -> Iterator[Row]:
-    """Time the providers of a case in turns, so that a noisy machine is noisy for all of them."""
-    first = {name: _timed(function) for name, function in case.providers.items()}
-    repeats = max(5, min(50, int(budget_s * 1e3 / max(sum(first.values()), 1e-3))))
-    times: dict[str, list[float]] = {name: [] for name in case.providers}
-    for _ in range(repeats):
-        for name, function in case.providers.items():
-            times[name].append(_timed(function))
-    for name, values in times.items():
-        deciles = statistics.quantiles(values, n=10, method="inclusive")
-        yield Row(
-            benchmark=benchmark,
-            shape=case.shape,
-            provider=name,
-            p20_ms=round(deciles[1], 4),
-            p50_ms=round(deciles[4], 4),
-            p80_ms=round(deciles[7], 4),
-            repeats=repeats,
-            threads=torch.get_num_threads(),
-            device=device_name(best_device()),
-            torch=torch.__version__,
-            c2am=__version__,
-            date=datetime.now(UTC).date().isoformat(),
-        )
-
-
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """Add rows to the CSV, in place of earlier rows of the same measurement."""
-    names = [field.name for field in fields(Row)]
-    key = ("benchmark", "shape", "provider", "threads", "device")
-    table: dict[tuple[str, ...], dict[str, str]] = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            table = {tuple(line[k] for k in key): line for line in csv.DictReader(file)}
-    for row in rows:
-        line = {name: str(value) for name, value in asdict(row).items()}
-        table[tuple(line[k] for k in key)] = line
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table[k] for k in sorted(table))

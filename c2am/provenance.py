@@ -71,8 +71,13 @@ def versions() -> dict[str, str]:
 def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's and the number of threads used."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{_processor()}, {torch.get_num_threads()} threads"
+        return hardware_name(device)
+    return f"{hardware_name(device)}, {torch.get_num_threads()} threads"
+
+
+def hardware_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
 
 
 def _processor() -> str:

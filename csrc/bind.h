@@ -30,14 +30,4 @@ auto with_element(const std::string& dtype, const F& f) {
 
 void bind_extract_cam(pybind11::module_& m);
 
-// Calls f(float{}) or f(double{}).
-template <typename F>
-void with_float(const std::string& dtype, const F& f) {
-  if (dtype == "float32") return f(float{});
-  if (dtype == "float64") return f(double{});
-  throw std::invalid_argument("dtype is " + dtype);
-}
-
-void bind_pair_ops(pybind11::module_& m);  // path_affinity, affinity_loss, displacement_loss
-
 }  // namespace c2am

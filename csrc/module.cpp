@@ -90,5 +90,4 @@ PYBIND11_MODULE(_core, m) {
   bind_dense_crf(m);
   bind_random_walk(m);
   c2am::bind_extract_cam(m);
-  c2am::bind_pair_ops(m);
 }

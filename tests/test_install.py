@@ -15,25 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 IGNORED = shutil.ignore_patterns(".*", "build", "dist", "runs", "*.so", "*.egg-info", "__pycache__")
 
-USE = """
-import importlib.metadata, sys
-from importlib import resources
-
-import torch
-import c2am, c2am._core, c2am.kernels
-from c2am import ops
-
-for module in (c2am, c2am._core, c2am.kernels):
-    assert module.__file__.startswith(sys.prefix), module.__file__
-assert importlib.metadata.version("c2am") == c2am.__version__
-files = resources.files("c2am")
-assert files.joinpath("py.typed").is_file()
-assert "methods" in files.joinpath("recipes", "demo.yaml").read_text()
-assert any(f.name.endswith(".j2") for f in files.joinpath("viz", "templates").iterdir())
-ops.random_walk(torch.rand(1, 4, 5), torch.rand(4, 5), backend="native")
-assert ops.launches["random_walk", "native"] == 1
-"""
-
 
 def run(*command: str | Path, **environment: str) -> str:
     """What a command prints. It runs outside the checkout's folder and without its paths."""
@@ -81,7 +62,7 @@ def check_wheel_works_in_an_empty_environment(wheel: Path, folder: Path) -> None
     # The dependencies are those of this environment; its own .pth files are not read.
     (site,) = (folder / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
-    run(python, "-c", USE)
+    run(python, Path(__file__).with_name("wheel.py"))
     assert "train" in run(folder / "bin" / "c2am", "--help")
 
 

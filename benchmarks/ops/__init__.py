@@ -2,8 +2,10 @@
 
 import functools
 import importlib
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import torch
 
@@ -16,9 +18,16 @@ def op_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
-def cases(op: str) -> Iterator[Case]:
-    """The benchmark cases of an op."""
-    return importlib.import_module(f"{__name__}.{op}").cases()
+def cases(op: str, image: Path | None = None) -> Iterator[Case]:
+    """The benchmark cases of an op.
+
+    Args:
+        op: Name of the op.
+        image: A photograph for the ops whose cost hangs on the image: those whose `cases` take
+            one. Default: a drawn image.
+    """
+    make = importlib.import_module(f"{__name__}.{op}").cases
+    return make(image) if inspect.signature(make).parameters else make()
 
 
 def providers(

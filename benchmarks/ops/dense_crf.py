@@ -1,39 +1,130 @@
-"""375 x 500 pixels, 10 iterations: the labels of IRN (3) and the test of DeepLabV2 (21)."""
+"""The labels of IRN (3), the test of DeepLabV2 (21), and how the cost of a pixel grows with size.
 
+375 x 500 pixels with 10 iterations; 188 x 250 and 1080 x 1920 with 5. The peer is pydensecrf2.
+"""
+
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from benchmarks.images import drawn, photograph
 from benchmarks.ops import providers
-from benchmarks.runner import Case, best_device
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import dense_crf, unary_from_labels
+from c2am.ops.permutohedral import PermutohedralLattice
+
+_IRN: dict[str, Any] = {
+    "gaussian_sxy": 3.0,
+    "gaussian_compat": 3.0,
+    "bilateral_sxy": 50.0,
+    "bilateral_srgb": 5.0,
+    "bilateral_compat": 10.0,
+}
+_DEEPLAB: dict[str, Any] = {
+    "gaussian_sxy": 1.0,
+    "gaussian_compat": 3.0,
+    "bilateral_sxy": 67.0,
+    "bilateral_srgb": 3.0,
+    "bilateral_compat": 4.0,
+}
 
 
-def smooth_image(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """An image whose lattice is as full as a photograph's: smooth shading, edges, a little noise.
+@dataclass(frozen=True)
+class _Problem:
+    image: Tensor  # (H, W, 3) uint8
+    unary: Tensor  # (C, H, W) float32
+    kernels: dict[str, Any]
+    iterations: int
 
-    Returns (H,W,3) uint8.
+
+def cases(image: Path | None = None) -> Iterator[Case]:
+    """Three sizes; `image` is a photograph, else it is drawn.
+
+    The plain reference takes minutes on the largest size and is not timed there.
     """
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(1, 3, 9, 12, generator=generator) * 200
-    image = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
-    image = image + 8 * torch.randn(3, height, width, generator=generator)
-    return image.clamp(0, 255).to(torch.uint8).permute(1, 2, 0).contiguous().to(device)
-
-
-def cases() -> Iterator[Case]:
-    device = best_device()
-    image = smooth_image(375, 500, device)
-    generator = torch.Generator().manual_seed(1)
-    settings: tuple[tuple[int, dict[str, Any]], ...] = (
-        (3, {}),
-        (21, {"gaussian_sxy": 1.0, "bilateral_sxy": 67.0, "bilateral_srgb": 3.0}),
+    sizes: tuple[tuple[int, int, int, dict[str, Any], int, bool], ...] = (
+        (375, 500, 3, _IRN, 10, True),
+        (375, 500, 21, _DEEPLAB, 10, True),
+        (188, 250, 21, _DEEPLAB, 5, False),
+        (1080, 1920, 21, _DEEPLAB, 5, False),
     )
-    for labels, parameters in settings:
-        coarse = torch.randint(0, labels, (1, 1, 8, 10), generator=generator).float()
-        map_ = torch.nn.functional.interpolate(coarse, (375, 500))[0, 0].long().to(device)
-        unary = unary_from_labels(map_, labels, 0.7)
-        call = partial(dense_crf, image, unary, **parameters)
-        yield Case(f"375x500x{labels}", providers("dense_crf", call, device))
+    kind = "photograph" if image else "drawn"
+    for height, width, labels, kernels, iterations, with_reference in sizes:
+        problem = _problem(height, width, labels, kernels, iterations, image)
+        call = partial(
+            dense_crf, problem.image, problem.unary, iterations=iterations, **problem.kernels
+        )
+        ours = providers("dense_crf", call, best_device())
+        if not with_reference:
+            del ours["reference"]
+        yield Case(
+            f"{height}x{width}x{labels} i{iterations} {kind}",
+            ours,
+            peers={"pydensecrf": partial(_pydensecrf, problem)},
+            work={"native": partial(_work, problem)},
+        )
+
+
+def _problem(
+    height: int,
+    width: int,
+    labels: int,
+    kernels: dict[str, Any],
+    iterations: int,
+    path: Path | None,
+) -> _Problem:
+    device = best_device()
+    image = photograph(path, height, width, device) if path else drawn(height, width, device)
+    generator = torch.Generator().manual_seed(1)
+    coarse = torch.randint(0, labels, (1, 1, 8, 10), generator=generator).float()
+    label = torch.nn.functional.interpolate(coarse, (height, width))[0, 0].long().to(device)
+    return _Problem(image, unary_from_labels(label, labels, 0.7), kernels, iterations)
+
+
+def _pydensecrf(problem: _Problem) -> Any:
+    from pydensecrf.densecrf import DenseCRF2D
+
+    labels, height, width = problem.unary.shape
+    kernels = problem.kernels
+    crf = DenseCRF2D(width, height, labels)
+    crf.setUnaryEnergy(problem.unary.view(labels, -1).cpu().numpy())
+    crf.addPairwiseGaussian(sxy=kernels["gaussian_sxy"], compat=kernels["gaussian_compat"])
+    crf.addPairwiseBilateral(
+        sxy=kernels["bilateral_sxy"],
+        srgb=kernels["bilateral_srgb"],
+        rgbim=problem.image.cpu().numpy(),
+        compat=kernels["bilateral_compat"],
+    )
+    return crf.inference(problem.iterations)
+
+
+def _work(problem: _Problem) -> Work:
+    """With N pixels, M lattice vertices, C labels, for each iteration in float32:
+
+    the spatial kernel reads Q, writes its rows and reads them again (3 C N); splatting reads Q and
+    6 N entries of a vertex and a weight, and writes C M values; each of 6 blurs reads and writes
+    C M values and reads 2 M neighbours; slicing reads C M values and 6 N entries; the update reads
+    the unary and writes Q (2 C N). Building the lattice is not counted.
+    """
+    labels, height, width = problem.unary.shape
+    pixels, vertices = height * width, _vertices(problem)
+    numbers = labels * (6 * pixels + 14 * vertices) + 2 * 12 * pixels + 12 * vertices
+    spread = problem.kernels["gaussian_sxy"] * math.sqrt(-2 * math.log(2.0**-23))
+    taps = 2 * (2 * int(spread) + 1)  # of both passes
+    softmax = 16  # exponential, maximum, sum, quotient and the message
+    flops = labels * (pixels * (2 * taps + 2 * 6 + 2 * 6 + softmax) + 3 * 6 * vertices)
+    return Work(bytes=4.0 * problem.iterations * numbers, flops=1.0 * problem.iterations * flops)
+
+
+def _vertices(problem: _Problem) -> int:
+    height, width, _ = problem.image.shape
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = torch.stack([x, y], -1) / problem.kernels["bilateral_sxy"]
+    colour = problem.image.cpu() / problem.kernels["bilateral_srgb"]
+    return PermutohedralLattice(torch.cat([place, colour], -1).view(-1, 5)).vertices

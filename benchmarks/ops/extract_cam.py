@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from benchmarks.ops import providers
-from benchmarks.runner import Case, best_device
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import extract_cam
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
@@ -29,4 +29,16 @@ def cases() -> Iterator[Case]:
                 yield Case(
                     f"{shape}, {count} to {size[0]}x{size[1]}",
                     providers("extract_cam", call, device),
+                    work={"native": partial(_work, features, 2 * count, size)},
                 )
+
+
+def _work(features: torch.Tensor, maps: int, size: tuple[int, int]) -> Work:
+    """The features are read once; maps at their resolution are written, read and resized."""
+    channels, height, width = features.shape[2:]
+    small, large = maps * height * width, maps * size[0] * size[1]
+    products = 2.0 * 2 * maps * channels * height * width  # of both views
+    return Work(
+        bytes=features.numel() * features.element_size() + 4.0 * (2 * small + large),
+        flops=products + 8.0 * large,
+    )

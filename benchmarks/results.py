@@ -1,0 +1,140 @@
+"""The results table of the ops: its lines and its CSV."""
+
+import csv
+import statistics
+import subprocess
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from benchmarks.runner import Case, Entry, Samples, baseline, best_device
+from c2am import __version__, _core
+from c2am.provenance import hardware_name
+
+FOLDER = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. `docs/performance.md` says what the columns mean."""
+
+    benchmark: str
+    shape: str
+    provider: str
+    threads: int
+    p20_ms: float
+    p50_ms: float
+    p80_ms: float
+    repeats: int
+    clock: str
+    baseline: str
+    ratio_p20: float
+    ratio_p50: float
+    ratio_p80: float
+    peak_mb: float | str
+    gbyte: float | str
+    gflop: float | str
+    triad_gb_s: float
+    isa: str
+    device: str
+    torch: str
+    c2am: str
+    revision: str
+    date: str
+
+
+def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The 20th, 50th and 80th."""
+    deciles = statistics.quantiles(values, n=10, method="inclusive")
+    return deciles[1], deciles[4], deciles[7]
+
+
+def make_rows(
+    op: str,
+    case: Case,
+    samples: Samples,
+    *,
+    clock: str,
+    triads: dict[int, float],
+    peaks: dict[Entry, int],
+) -> list[Row]:
+    """The lines of a case.
+
+    Args:
+        op: Name of the op.
+        case: What was timed.
+        samples: Its times.
+        clock: The clock that took them.
+        triads: Bytes per second of the triad, by number of threads.
+        peaks: Bytes of memory; an entry that is not in it has none.
+    """
+    machine = _machine()
+    rows = []
+    for entry, times in samples.items():
+        base = baseline(case, list(samples), entry)
+        ratios = [b / t for b, t in zip(samples[base], times, strict=True)]
+        work = case.work[entry.provider]() if entry.provider in case.work else None
+        p20, p50, p80 = (round(value, 4) for value in percentiles(times))
+        low, middle, high = (round(value, 3) for value in percentiles(ratios))
+        row = Row(
+            benchmark=op,
+            shape=case.shape,
+            provider=entry.provider,
+            threads=entry.threads,
+            p20_ms=p20,
+            p50_ms=p50,
+            p80_ms=p80,
+            repeats=len(times),
+            clock=clock,
+            baseline=f"{base.provider} x{base.threads}",
+            ratio_p20=low,
+            ratio_p50=middle,
+            ratio_p80=high,
+            peak_mb=round(peaks[entry] / 1e6, 1) if entry in peaks else "",
+            gbyte=round(work.bytes / 1e9, 5) if work else "",
+            gflop=round(work.flops / 1e9, 5) if work else "",
+            triad_gb_s=round(triads[entry.threads] / 1e9, 2),
+            **machine,
+        )
+        rows.append(row)
+    return rows
+
+
+def _machine() -> dict[str, str]:
+    return {
+        "isa": _core.isa,
+        "device": hardware_name(best_device()),
+        "torch": torch.__version__,
+        "c2am": __version__,
+        "revision": _revision(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _revision() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The lines of a CSV; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows to the CSV, in the place of all its rows of the same ops on the same device."""
+    replaced = {(row.benchmark, row.device) for row in rows}
+    kept = [row for row in read_rows(path) if (row["benchmark"], row["device"]) not in replaced]
+    lines = kept + [{name: str(value) for name, value in asdict(row).items()} for row in rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(sorted(lines, key=lambda line: (line["device"], line["benchmark"])))

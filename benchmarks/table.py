@@ -1,0 +1,102 @@
+"""Writes the results table of the ops into docs/performance.md, between its two markers."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from benchmarks.results import FOLDER, read_rows
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
+BEGIN = "<!-- table: written by `python -m benchmarks table` -->"
+END = "<!-- end of table -->"
+COLUMNS = (
+    "shape",
+    "provider",
+    "threads",
+    "ms",
+    "times as fast",
+    "as",
+    "peak MB",
+    "GB/s",
+    "of triad",
+    "GFLOP/s",
+)
+
+
+def updated(document: str, rows: list[dict[str, str]]) -> str:
+    """The document with the table of these rows between the markers.
+
+    Raises:
+        ValueError: the document does not have both markers, once and in order.
+    """
+    if not (document.count(BEGIN) == document.count(END) == 1) or document.index(
+        BEGIN
+    ) > document.index(END):
+        raise ValueError(f"{DOCUMENT}: expected the lines {BEGIN!r} and {END!r} once, in order")
+    before, rest = document.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{rest.split(END)[1]}"
+
+
+def write() -> None:
+    """Bring docs/performance.md up to date with benchmarks/results/ops.csv."""
+    text = updated(DOCUMENT.read_text(encoding="utf-8"), read_rows(FOLDER / "ops.csv"))
+    DOCUMENT.write_text(text, encoding="utf-8")
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """A section for each device, with a table for each op."""
+    if not rows:
+        return "Nothing is recorded yet.\n"
+    parts = []
+    for device, of_device in groupby(rows, key=lambda row: row["device"]):
+        parts.append(f"### {device}\n")
+        for op, lines in groupby(of_device, key=lambda row: row["benchmark"]):
+            parts.append(_op_table(op, list(lines)))
+    return "\n".join(parts)
+
+
+def _op_table(op: str, rows: list[dict[str, str]]) -> str:
+    origins = {_origin(row): None for row in rows}
+    lines = [f"`{op}` ({'; '.join(origins)})\n", _line(COLUMNS), _line("---" for _ in COLUMNS)]
+    lines += [_line(_cells(row)) for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _origin(row: dict[str, str]) -> str:
+    clock = "" if row["clock"] == "wall" else f", {row['clock']} time"
+    return f"{row['date']}, {row['revision']}, torch {row['torch']}, {row['isa']}{clock}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cells(row: dict[str, str]) -> tuple[str, ...]:
+    seconds = float(row["p50_ms"]) / 1e3
+    speed = rate = share = ""
+    if row["gbyte"]:
+        bandwidth = float(row["gbyte"]) / seconds
+        speed = _number(bandwidth)
+        share = f"{bandwidth / float(row['triad_gb_s']):.0%}"
+        rate = _number(float(row["gflop"]) / seconds)
+    times = (_number(float(row[name])) for name in ("p50_ms", "p20_ms", "p80_ms"))
+    ratios = (_number(float(row[f"ratio_{name}"])) for name in ("p50", "p20", "p80"))
+    itself = row["baseline"] == f"{row['provider']} x{row['threads']}"
+    return (
+        row["shape"],
+        row["provider"],
+        row["threads"],
+        "{} ({} to {})".format(*times),
+        "" if itself else "{} ({} to {})".format(*ratios),
+        "" if itself else row["baseline"],
+        row["peak_mb"],
+        speed,
+        share,
+        rate,
+    )
+
+
+def _number(value: float) -> str:
+    """Three digits."""
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:.{digits}f}"

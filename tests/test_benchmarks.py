@@ -1,0 +1,211 @@
+"""The benchmarks: turns, baselines, memory, the CSV, the table and the comparison of revisions."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+from benchmarks import compare, memory, results, runner, sample, table
+from benchmarks.__main__ import main
+from benchmarks.runner import Case, Entry, Work
+
+ROOT = Path(__file__).parents[1]
+
+
+def nothing() -> None:
+    """A provider."""
+
+
+@pytest.fixture
+def rows() -> list[results.Row]:
+    case = Case(
+        "7x3",
+        {"native": nothing, "reference": nothing},
+        peers={"json tool": nothing},
+        work={"native": lambda: Work(bytes=2e9, flops=4e9)},
+    )
+    timed = runner.entries(case, [1, 2], peers=True)
+    samples = {entry: [40.0, 50.0, 60.0] for entry in timed}
+    samples[timed[0]] = [10.0, 10.0, 10.0]
+    triads = {1: 400e9, 2: 600e9}
+    return results.make_rows(
+        "front_door", case, samples, clock="wall", triads=triads, peaks={timed[0]: 5_000_000}
+    )
+
+
+def test_providers_are_timed_in_turns():
+    order: list[str] = []
+    case = Case("", {name: partial(order.append, name) for name in "ab"})
+    times = runner.time_entries(runner.entries(case, [1], peers=False), budget_s=0, least=3)
+    assert order == ["a", "b"] * 4
+    assert [len(values) for values in times.values()] == [3, 3]
+
+
+def test_peers_run_on_one_thread_and_only_if_installed_and_wanted():
+    case = Case("", {"native": nothing}, peers={"json x": nothing, "no_such_module": nothing})
+    assert runner.missing_peers(case) == ["no_such_module"]
+    with_peers = runner.entries(case, [1, 2], peers=True)
+    assert [(e.provider, e.threads) for e in with_peers] == [
+        ("native", 1),
+        ("native", 2),
+        ("json x", 1),
+    ]
+    assert len(runner.entries(case, [1, 2], peers=False)) == 2
+
+
+@pytest.mark.parametrize(
+    ("named", "peers", "expected"),
+    [
+        ("", True, ("json", 1)),
+        ("", False, ("reference", 2)),
+        ("native", True, ("native", 2)),
+    ],
+)
+def test_baseline_is_the_named_one_then_a_peer_then_the_reference(named, peers, expected):
+    providers = {"native": nothing, "reference": nothing}
+    case = Case("", providers, peers={"json": nothing}, baseline=named)
+    timed = runner.entries(case, [1, 2], peers=peers)
+    base = runner.baseline(case, timed, Entry("native", 2, nothing))
+    assert (base.provider, base.threads) == expected
+
+
+def test_rows_hold_ratios_to_the_baseline_of_the_same_turn(rows):
+    native = rows[0]
+    assert native.baseline == "json tool x1"
+    assert (native.ratio_p20, native.ratio_p50, native.ratio_p80) == (4.4, 5.0, 5.6)
+    assert (native.gbyte, native.gflop, native.peak_mb) == (2.0, 4.0, 5.0)
+    assert (native.triad_gb_s, rows[2].triad_gb_s) == (400.0, 600.0)
+    assert (rows[1].gbyte, rows[1].peak_mb) == ("", "")
+
+
+def test_new_rows_replace_those_of_their_op_and_device(tmp_path, rows):
+    path = tmp_path / "ops.csv"
+    other = dataclasses.replace(rows[0], benchmark="random_walk")
+    elsewhere = dataclasses.replace(rows[0], device="another")
+    results.write_rows(path, [other, elsewhere])
+    results.write_rows(path, rows)
+    results.write_rows(path, rows[:2])
+    kept = [(row["benchmark"], row["device"]) for row in results.read_rows(path)]
+    here = rows[0].device
+    expected = [("front_door", "another"), ("front_door", here), ("front_door", here)]
+    assert sorted(kept) == sorted([*expected, ("random_walk", here)])
+
+
+def test_table_says_what_the_rows_say(tmp_path, rows):
+    results.write_rows(tmp_path / "ops.csv", rows)
+    text = table.markdown(results.read_rows(tmp_path / "ops.csv"))
+    assert f"### {rows[0].device}" in text
+    cells = "10.0 (10.0 to 10.0) | 5.00 (4.40 to 5.60) | json tool x1 | 5.0 | 200 | 50% | 400"
+    assert f"| 7x3 | native | 1 | {cells} |" in text
+    assert "| 7x3 | json tool | 1 | 50.0 (44.0 to 56.0) |  |  |  |  |  |  |" in text
+
+
+def test_docs_have_the_table_of_the_recorded_results():
+    document = table.DOCUMENT.read_text(encoding="utf-8")
+    rows = results.read_rows(results.FOLDER / "ops.csv")
+    assert table.updated(document, rows) == document, "run python -m benchmarks table"
+
+
+def test_document_without_markers_is_refused():
+    with pytest.raises(ValueError, match="expected the lines"):
+        table.updated("no table here", [])
+
+
+def test_peak_memory_is_that_of_the_call(monkeypatch):
+    def allocate() -> int:
+        return len(bytearray(b"x" * 100_000_000))  # the literal and its copy
+
+    case = Case("", {"small": nothing, "large": allocate})
+    monkeypatch.setattr(memory, "cases", lambda op, image: iter([Case("", {}), case]))
+    assert memory._measure("op", 1, "small", None) < 5e6
+    assert 190e6 < memory._measure("op", 1, "large", None) < 210e6
+
+
+def test_peak_memory_is_measured_in_a_process_of_its_own():
+    native = Entry("chebyshev native", 1, nothing)
+    padded = 4 * 3 * 98 * 129  # one of the vectors of 3 maps of 94 x 125 that the walk needs
+    assert padded < memory.peak_of("random_walk", 0, native, None) < 500e6
+    with pytest.raises(RuntimeError, match="KeyError"):
+        memory.peak_of("random_walk", 0, Entry("no such provider", 1, nothing), None)
+
+
+def test_ops_command_writes_rows(tmp_path, monkeypatch):
+    case = Case("7x3", {"reference": nothing, "native": nothing})
+    monkeypatch.setattr("benchmarks.__main__.cases", lambda op, image: iter([case]))
+    output = tmp_path / "ops.csv"
+    command = ["ops", "--op", "random_walk", "--threads", "1", "2", "--budget", "0", "--no-memory"]
+    main([*command, "--output", str(output)])
+    rows = results.read_rows(output)
+    timed = [(row["provider"], row["threads"], row["baseline"]) for row in rows]
+    assert timed == [
+        (name, str(threads), f"reference x{threads}")
+        for threads in (1, 2)
+        for name in ("reference", "native")
+    ]
+    assert all(float(row["triad_gb_s"]) > 0 for row in rows)
+
+
+def test_an_op_whose_tests_fail_has_no_ratios(tmp_path):
+    folder = tmp_path / "tests" / "ops"
+    folder.mkdir(parents=True)
+    side = compare.Side("there", tmp_path, ROOT)
+    (folder / "test_random_walk.py").write_text("def test(): assert False\n")
+    answer = compare._compare_op("random_walk", [side], [1], None, "REF")
+    assert answer == "random_walk: no ratios, since its tests fail there"
+    (folder / "test_random_walk.py").write_text("def test(): import c2am._core\n")
+    assert compare._tests_pass("random_walk", side)
+
+
+class Answering(compare.Side):
+    """A side whose processes take no time: its tests pass, and it tells these times."""
+
+    def __init__(self, name: str, package: Path, milliseconds: list[float], log: list[str]):
+        super().__init__(name, package, package)
+        self.__dict__.update(milliseconds=iter(milliseconds), log=log)
+
+    def python(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        if "pytest" in arguments:
+            return subprocess.CompletedProcess(arguments, 0)
+        self.log.append(self.name)
+        answer = {
+            "c2am": str(self.package / "c2am"),
+            "ms": {"7x3, native": next(self.milliseconds)},
+        }
+        return subprocess.CompletedProcess(arguments, 0, stdout=json.dumps(answer))
+
+
+def test_sides_are_compared_by_processes_in_turns(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "ROUNDS", 3)
+    log: list[str] = []
+    there = Answering("there", tmp_path / "a", [30.0, 40.0, 60.0], log)
+    here = Answering("here", tmp_path / "b", [10.0, 10.0, 20.0], log)
+    answer = compare._compare_op("random_walk", [there, here], [1], None, "REF")
+    assert isinstance(answer, Table)
+    cells = [next(iter(column.cells)) for column in answer.columns]
+    assert cells == ["7x3, native", "40.000", "10.000", "3.00 (3.00 to 3.60)"]
+    assert log == ["there", "here"] * 3
+
+
+def test_a_side_that_runs_another_package_is_an_error(tmp_path):
+    class Elsewhere(Answering):
+        def python(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+            answer = {"c2am": str(ROOT / "c2am"), "ms": {}}
+            return subprocess.CompletedProcess(arguments, 0, stdout=json.dumps(answer))
+
+    with pytest.raises(RuntimeError, match="not the package built for it"):
+        compare._sample(Elsewhere("there", tmp_path, [], []), ["random_walk"])
+
+
+def test_sample_times_all_but_the_reference(monkeypatch, capsys):
+    case = Case("7x3", {"reference": nothing, "native": nothing})
+    monkeypatch.setattr(sample, "cases", lambda op, image: iter([case]))
+    monkeypatch.setattr(sys, "argv", ["sample", "random_walk", "--threads", "1", "2"])
+    sample.main()
+    answer = json.loads(capsys.readouterr().out)
+    assert Path(answer["c2am"], "__init__.py").is_file()
+    assert list(answer["ms"]) == ["7x3, native x1", "7x3, native x2"]
