@@ -2,16 +2,12 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from c2am import cli
-from c2am.data import read_mask
-from c2am.workspace import read_tensors, write_mask
+from c2am.workspace import read_tensors
 
 WORDS = ("train", "evaluate", "predict", "crf", "data", "convert", "report", "bench", "doctor")
 
@@ -133,86 +129,3 @@ def test_data_draw_writes_a_dataset(tmp_path):
     counts = ["--train-images", "6", "--val-images", "3", "--cut-images", "2", "--size", "64"]
     assert cli.main(["data", "draw", str(root), *counts]) == 0
     assert len(list((root / "JPEGImages").iterdir())) == 11
-
-
-def make_pair(folder: Path, name: str) -> tuple[Path, Path, np.ndarray]:
-    """An image of a bright square, and a mask of it that is shifted by three pixels."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    truth = np.zeros((40, 48), np.uint8)
-    truth[10:30, 12:36] = 7
-    pixels = np.where(truth[..., None] > 0, 220, 30).repeat(3, axis=2).astype(np.uint8)
-    Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
-    labels = np.roll(truth, (3, 3), axis=(0, 1))
-    labels[0, 0] = 255
-    write_mask(folder / "masks" / f"{name}.png", labels)
-    return folder / "images" / f"{name}.png", folder / "masks" / f"{name}.png", truth
-
-
-def test_crf_refines_a_mask_to_the_edges_of_the_image(tmp_path):
-    image, labels, truth = make_pair(tmp_path, "square")
-    output = tmp_path / "refined.png"
-    assert cli.main(["crf", str(image), str(labels), "-o", str(output)]) == 0
-    refined = read_mask(output)
-    before = (read_mask(labels) != truth).mean()
-    assert set(np.unique(refined)) == {0, 7}
-    assert (refined != truth).mean() < 0.1 * before
-
-
-def test_crf_without_iterations_keeps_the_mask(tmp_path):
-    image, labels, _ = make_pair(tmp_path, "square")
-    output = tmp_path / "same.png"
-    words = ["crf", str(image), str(labels), "-o", str(output), "--iterations", "0"]
-    assert cli.main(words) == 0
-    before = read_mask(labels)
-    np.testing.assert_array_equal(read_mask(output)[before != 255], before[before != 255])
-
-
-def test_crf_refines_a_folder(tmp_path, capsys):
-    for name in ("one", "two"):
-        make_pair(tmp_path, name)
-    folders = [str(tmp_path / name) for name in ("images", "masks", "out")]
-    assert cli.main(["crf", *folders[:2], "-o", folders[2]]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["one.png", "two.png"]
-    assert "2 masks written" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (np.zeros((4, 4), np.uint8), "expected shape (40, 48), got (4, 4)"),
-        (np.full((40, 48), 255, np.uint8), "every pixel is unsure"),
-    ],
-    ids=["size", "unsure"],
-)
-def test_crf_names_the_mask_that_does_not_fit(mask, message, tmp_path, capsys):
-    image, labels, _ = make_pair(tmp_path, "square")
-    write_mask(labels, mask)
-    assert cli.main(["crf", str(image), str(labels), "-o", str(tmp_path / "x.png")]) == 2
-    error = capsys.readouterr().err
-    assert str(labels) in error
-    assert message in error
-
-
-def test_crf_of_a_mask_without_its_image(tmp_path, capsys):
-    image, labels, _ = make_pair(tmp_path, "square")
-    image.unlink()
-    words = ["crf", str(image.parent), str(labels.parent), "-o", str(tmp_path / "out")]
-    assert cli.main(words) == 2
-    assert f"{labels}: no image square" in capsys.readouterr().err
-
-
-def test_crf_fills_a_mask_of_one_class(tmp_path):
-    image, labels, _ = make_pair(tmp_path, "square")
-    mask = np.full((40, 48), 3, np.uint8)
-    mask[5:9] = 255
-    write_mask(labels, mask)
-    assert cli.main(["crf", str(image), str(labels), "-o", str(tmp_path / "x.png")]) == 0
-    assert set(np.unique(read_mask(tmp_path / "x.png"))) == {3}
-
-
-@pytest.mark.parametrize("probability", ["0", "1", "1.5"])
-def test_crf_refuses_a_probability_out_of_range(probability, tmp_path, capsys):
-    image, labels, _ = make_pair(tmp_path, "square")
-    words = ["crf", str(image), str(labels), "-o", "x.png", "--gt-prob", probability]
-    assert cli.main(words) == 2
-    assert "expected a number between 0 and 1" in capsys.readouterr().err
