@@ -21,8 +21,34 @@ class DenseCrf:
         bilateral_compat: float,
         threads: int,
     ) -> None: ...
-    def run(self, unary: int, marginals: int, classes: int, iterations: int, threads: int) -> None:
-        """`unary`, `marginals`: (C, H, W) float32."""
+    def run(
+        self,
+        unary: int,
+        *,
+        marginals: int,
+        labels: int,
+        classes: int,
+        iterations: int,
+        threads: int,
+    ) -> None:
+        """`unary`: (C, H, W) float32; gives either `marginals`, likewise, or `labels` (H, W) uint8.
+
+        The address of the other one is 0.
+        """
+
+class LatticeFilter:
+    """Gaussian filter on the permutohedral lattice.
+
+    `features` (N, d) float32, finite, in standard deviations, d from 1 to 16; throws ValueError
+    where they do not fit the lattice.
+    """
+
+    def __init__(self, features: int, points: int, dimension: int, threads: int) -> None: ...
+    def filter(self, values: int, out: int, channels: int, threads: int) -> None:
+        """`out_i` = sum over j of exp(-|f_i - f_j|^2 / 2) `values_j`, not normalised.
+
+        `values`, `out`: (N, channels) float32.
+        """
 
 def random_walk(
     cam: int,

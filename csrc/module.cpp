@@ -6,6 +6,7 @@
 
 #include "bind.h"
 #include "dense_crf/dense_crf.h"
+#include "dense_crf/lattice_filter.h"
 #include "random_walk/random_walk.h"
 #include "simd.h"
 
@@ -37,13 +38,29 @@ void bind_dense_crf(py::module_& m) {
            "bilateral_sxy"_a, "bilateral_srgb"_a, "bilateral_compat"_a, "threads"_a)
       .def(
           "run",
-          [](const c2am::DenseCrf& crf, Address unary, Address marginals, int64_t classes,
-             int64_t iterations, int threads) {
+          [](const c2am::DenseCrf& crf, Address unary, Address marginals, Address labels,
+             int64_t classes, int64_t iterations, int threads) {
             py::gil_scoped_release release;
-            crf.run(pointer<const float>(unary), pointer<float>(marginals), classes, iterations,
-                    threads);
+            crf.run(pointer<const float>(unary), pointer<float>(marginals),
+                    pointer<uint8_t>(labels), classes, iterations, threads);
           },
-          "unary"_a, "marginals"_a, "classes"_a, "iterations"_a, "threads"_a);
+          "unary"_a, py::kw_only(), "marginals"_a, "labels"_a, "classes"_a, "iterations"_a,
+          "threads"_a);
+  py::class_<c2am::LatticeFilter>(m, "LatticeFilter")
+      .def(py::init([](Address features, int64_t points, int dimension, int threads) {
+             py::gil_scoped_release release;
+             return new c2am::LatticeFilter(pointer<const float>(features), points, dimension,
+                                            threads);
+           }),
+           "features"_a, "points"_a, "dimension"_a, "threads"_a)
+      .def(
+          "filter",
+          [](const c2am::LatticeFilter& lattice, Address values, Address out, int64_t channels,
+             int threads) {
+            py::gil_scoped_release release;
+            lattice.filter(pointer<const float>(values), pointer<float>(out), channels, threads);
+          },
+          "values"_a, "out"_a, "channels"_a, "threads"_a);
 }
 
 void bind_random_walk(py::module_& m) {

@@ -181,10 +181,11 @@ class _NativeCrf:
         dispatch.launches[OP, "native"] += 1
         self._crf.run(
             energy.data_ptr(),
-            marginals.data_ptr(),
-            len(energy),
-            iterations,
-            torch.get_num_threads(),
+            marginals=marginals.data_ptr(),
+            labels=0,
+            classes=len(energy),
+            iterations=iterations,
+            threads=torch.get_num_threads(),
         )
         return marginals.to(unary.dtype)
 

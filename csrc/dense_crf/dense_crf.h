@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "buffer.h"
+#include "dense_crf/lattice_filter.h"
 #include "dense_crf/permutohedral.h"
 
 namespace c2am {
@@ -17,6 +19,16 @@ struct DenseCrfKernels {
   double bilateral_sxy, bilateral_srgb, bilateral_compat;
 };
 
+// The spatial kernel along one axis.
+struct SpatialAxis {
+  SpatialAxis(double sigma, int64_t extent);
+
+  std::vector<float> taps;  // (2 r + 1,) k at distances -r .. r
+  int64_t radius;
+  std::vector<float> norm;   // (extent,) n_i
+  std::vector<float> total;  // (extent,) n_i sum over j of k_ij n_j
+};
+
 // The kernels of one image, for any number of unaries on it.
 class DenseCrf {
  public:
@@ -24,25 +36,26 @@ class DenseCrf {
   DenseCrf(const uint8_t* image, int64_t height, int64_t width, const DenseCrfKernels& kernels,
            int threads);
 
-  // unary: (C, H, W) energies, marginals: (C, H, W). The result does not depend on `threads`.
-  void run(const float* unary, float* marginals, int64_t classes, int64_t iterations,
-           int threads) const;
-
-  int64_t height() const { return height_; }
-  int64_t width() const { return width_; }
+  // unary: (C, H, W) energies. Gives either marginals: (C, H, W) or labels: (H, W), the class of
+  // the largest; the other one is null. The result does not depend on `threads`.
+  void run(const float* unary, float* marginals, uint8_t* labels, int64_t classes,
+           int64_t iterations, int threads) const;
 
  private:
   struct State;
-  void filter_gaussian_rows(State& s) const;
-  void filter_lattice(State& s) const;
-  void update(State& s, bool with_messages) const;
+  void normalise(double compat, int threads);
+  void slice(const LatticeValues& values, int width, int64_t y, float* to) const;
+  void filter_rows(State& s) const;
+  void filter_columns(const State& s, int64_t group, int64_t y, float* to) const;
+  void update(State& s, bool with_messages, uint8_t* labels) const;
+  void load(State& s, const float* unary) const;
+  void write_marginals(const State& s, float* marginals) const;
 
   int64_t height_, width_;
-  PermutohedralLattice lattice_;      // its weights carry n_j (splat), and compat * n_i (slice)
-  std::vector<float> row_taps_;       // (2 r + 1,) spatial kernel along a row
-  std::vector<float> column_taps_;    // and along a column
-  std::vector<float> gaussian_norm_;  // (H, W) n of the spatial kernel
+  PermutohedralLattice lattice_;  // its entries carry n_j, its weights compat * n_i and the gain
+  SpatialAxis across_, down_;
   float gaussian_compat_;
+  Buffer<float> total_;  // (H, W) messages of Q = 1
 };
 
 }  // namespace c2am

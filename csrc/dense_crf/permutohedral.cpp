@@ -1,249 +1,291 @@
 #include "dense_crf/permutohedral.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <limits>
 #include <stdexcept>
 
-namespace c2am {
-namespace {
+#include "dense_crf/vertex_table.h"
+#include "simd.h"
 
-constexpr int kDim = PermutohedralLattice::kDim;
-constexpr int kCorners = PermutohedralLattice::kCorners;
+namespace c2am {
+
 __extension__ using WideKey = unsigned __int128;
 
-using Features = std::array<double, kDim>;
-using Coordinates = std::array<int32_t, kCorners>;
+namespace {
 
-// The simplex around a point: its corner k has the coordinates zero[i] + (rank[i] <= d - k ? k :
-// k - d - 1). The last coordinate of a vertex follows from the others, which sum with it to 0.
-struct Simplex {
-  Coordinates zero, rank;
-  std::array<double, kCorners> weight;
+constexpr int kMaxDimension = PermutohedralLattice::kMaxDimension;
+constexpr int kBatch = 32;  // points that are placed together
+
+// Points in the lattice: the Kuhn simplex around each.
+struct Placement {
+  double features[kMaxDimension * kBatch];
+  double base[kMaxDimension * kBatch];      // coordinates of the simplex's first vertex
+  double fraction[kMaxDimension * kBatch];  // in descending order
+  int64_t raised[kMaxDimension * kBatch];   // the coordinate that the fraction is of
 };
 
-// The features times the lattice's basis (Adams et al. 2010, Sec. 3.1), scaled so that the blur's
-// standard deviation becomes one unit of every feature.
-std::array<double, kCorners> elevate(const Features& features) {
-  static const Features scale = [] {
-    Features s;
-    for (int i = 0; i < kDim; ++i) {
-      s[i] = std::sqrt(2.0 / 3.0) * kCorners / std::sqrt((i + 1.0) * (i + 2.0));
-    }
-    return s;
-  }();
-  std::array<double, kCorners> elevated;
-  double sum = 0;
-  for (int j = kDim; j > 0; --j) {
-    const double value = features[j - 1] * scale[j - 1];
-    elevated[j] = sum - j * value;
-    sum += value;
-  }
-  elevated[0] = sum;
-  return elevated;
-}
-
-// Adams et al. 2010, Sec. 3.1: round to the nearest point whose coordinates are multiples of d + 1,
-// rank the differences, and walk back to the hyperplane if the rounded point left it.
-Simplex enclosing_simplex(const Features& features) {
-  const std::array<double, kCorners> elevated = elevate(features);
-  Simplex s;
-  int excess = 0;
-  for (int i = 0; i < kCorners; ++i) {
-    const double down = std::floor(elevated[i] / kCorners) * kCorners;
-    const double up = std::ceil(elevated[i] / kCorners) * kCorners;
-    s.zero[i] = static_cast<int32_t>(up - elevated[i] < elevated[i] - down ? up : down);
-    excess += s.zero[i] / kCorners;
-  }
-  s.rank.fill(0);
-  for (int i = 0; i < kCorners; ++i) {
-    for (int j = i + 1; j < kCorners; ++j) {
-      const bool less = elevated[i] - s.zero[i] < elevated[j] - s.zero[j];
-      ++s.rank[less ? i : j];
-    }
-  }
-  for (int i = 0; i < kCorners; ++i) {
-    s.rank[i] += excess;
-    const int wrap = s.rank[i] < 0 ? kCorners : s.rank[i] > kDim ? -kCorners : 0;
-    s.rank[i] += wrap;
-    s.zero[i] += wrap;
-  }
-  // Differences in descending order; the coordinates are the gaps between successive ones.
-  std::array<double, kCorners> sorted;
-  for (int i = 0; i < kCorners; ++i) {
-    sorted[s.rank[i]] = (elevated[i] - s.zero[i]) / kCorners;
-  }
-  for (int k = 1; k < kCorners; ++k) s.weight[k] = sorted[kDim - k] - sorted[kCorners - k];
-  s.weight[0] = 1 + sorted[kDim] - sorted[0];
-  return s;
-}
-
-// Vertices by key, numbered from 1 in the order of their insertion. Open addressing.
-template <typename Key>
-class VertexTable {
- public:
-  explicit VertexTable(int64_t expected) : keys_(1) {
-    int64_t capacity = 1024;
-    while (capacity < expected) capacity *= 2;
-    slots_.assign(capacity, 0);
-  }
-
-  int32_t find(Key key) const { return slots_[slot_of(key)]; }
-
-  int32_t insert(Key key) {
-    const size_t slot = slot_of(key);
-    if (slots_[slot] != 0) return slots_[slot];
-    const auto vertex = static_cast<int32_t>(keys_.size());
-    slots_[slot] = vertex;
-    keys_.push_back(key);
-    if (2 * keys_.size() > slots_.size()) grow();
-    return vertex;
-  }
-
-  int64_t size() const { return static_cast<int64_t>(keys_.size()) - 1; }
-  Key key(int32_t vertex) const { return keys_[vertex]; }
-
- private:
-  // The slot that holds the key, or the free one in which it belongs.
-  size_t slot_of(Key key) const {
-    const size_t mask = slots_.size() - 1;
-    auto mixed = static_cast<uint64_t>(key);
-    if constexpr (sizeof(Key) > 8) mixed ^= static_cast<uint64_t>(key >> 64) * 0xD6E8FEB86659FD93u;
-    mixed *= 0x9E3779B97F4A7C15u;
-    size_t slot = (mixed >> 32) & mask;
-    while (slots_[slot] != 0 && keys_[slots_[slot]] != key) slot = (slot + 1) & mask;
-    return slot;
-  }
-
-  void grow() {
-    slots_.assign(2 * slots_.size(), 0);
-    for (size_t v = 1; v < keys_.size(); ++v) slots_[slot_of(keys_[v])] = static_cast<int32_t>(v);
-  }
-
-  std::vector<int32_t> slots_;
-  std::vector<Key> keys_;
+// Position j = sqrt(2/3) (sum of f_i / sqrt(i (i + 1)) over i < j, + f_j sqrt((j + 1) / j)), j from
+// 1: the elevated coordinates of Adams et al. 2010 (Sec. 3.1), (e_0 - e_j) / (d + 1), scaled so
+// that the blur's standard deviation is one unit of every feature. Increasing in every feature.
+struct Slopes {
+  double own, later;
 };
+Slopes slopes(int j) {
+  return {std::sqrt(2.0 / 3.0 * (j + 1) / j), std::sqrt(2.0 / 3.0 / (j * (j + 1.0)))};
+}
+
+C2AM_INLINE void place_body(int dimension, const Slopes* slope, Placement* at) {
+  double sum[kBatch] = {};
+  for (int j = 0; j < dimension; ++j) {
+    // Backwards, since of equal fractions that of the last coordinate comes first.
+    const int to = (dimension - 1 - j) * kBatch;
+    for (int p = 0; p < kBatch; ++p) {
+      const double feature = at->features[j * kBatch + p];
+      const double position = sum[p] + slope[j].own * feature;
+      const double base = std::floor(position);
+      sum[p] += slope[j].later * feature;
+      at->base[j * kBatch + p] = base;
+      at->fraction[to + p] = position - base;
+      at->raised[to + p] = j;
+    }
+  }
+  for (int end = dimension - 1; end > 0; --end) {
+    for (int k = 0; k < end; ++k) {
+      double *left = at->fraction + k * kBatch, *right = left + kBatch;
+      int64_t *left_raised = at->raised + k * kBatch, *right_raised = left_raised + kBatch;
+      for (int p = 0; p < kBatch; ++p) {
+        const double a = left[p], b = right[p];
+        const int64_t of_a = left_raised[p], of_b = right_raised[p];
+        left[p] = b > a ? b : a;
+        right[p] = b > a ? a : b;
+        left_raised[p] = b > a ? of_b : of_a;
+        right_raised[p] = b > a ? of_a : of_b;
+      }
+    }
+  }
+}
 
 }  // namespace
 
-// Where the pixels lie in the lattice.
-struct PermutohedralLattice::Embedding {
-  std::vector<Coordinates> zero, rank;  // (N,)
-  std::array<int64_t, kDim> lowest;     // of any key or neighbour of one, by coordinate
-  std::array<int64_t, kDim> extent;
+C2AM_DISPATCH(place, (int dimension, const Slopes* slope, Placement* at), (dimension, slope, at))
 
-  void measure() {
-    for (int i = 0; i < kDim; ++i) {
-      int32_t low = zero[0][i], high = zero[0][i];
-      for (const Coordinates& z : zero) {
-        low = std::min(low, z[i]);
-        high = std::max(high, z[i]);
-      }
-      // A corner is up to d away, and its neighbour as much again.
-      lowest[i] = int64_t{low} - 2 * kDim;
-      extent[i] = int64_t{high} - low + 4 * kDim + 1;
+// The bounds of all coordinates of vertices and their neighbours.
+struct Grid {
+  Slopes slope[kMaxDimension];
+  double lowest[kMaxDimension], extent[kMaxDimension];
+
+  explicit Grid(const Features& features) {
+    double low_sum = 0, high_sum = 0;
+    for (int j = 0; j < features.dimension; ++j) {
+      const auto [own, later] = slope[j] = slopes(j + 1);
+      // In the very steps of `place`, so that rounding keeps the order.
+      const double low = std::floor(low_sum + own * features.low[j]);
+      const double high = std::floor(high_sum + own * features.high[j]);
+      low_sum += later * features.low[j];
+      high_sum += later * features.high[j];
+      lowest[j] = low - 1;
+      extent[j] = high - low + 4;
     }
   }
 
-  double key_bits() const {
+  // Infinite where a coordinate is too large for float64 to tell it from the next one.
+  double key_bits(int dimension) const {
     double bits = 0;
-    for (int64_t e : extent) bits += std::log2(static_cast<double>(e));
+    for (int j = 0; j < dimension; ++j) {
+      bits += extent[j] < 0x1p40 ? std::log2(extent[j]) : std::numeric_limits<double>::infinity();
+    }
     return bits;
   }
 };
 
-PermutohedralLattice::PermutohedralLattice(const uint8_t* image, int64_t height, int64_t width,
-                                           double sxy, double srgb, int threads)
-    : pixels(height * width) {
-  // Coordinates grow by less than 10 for each standard deviation; five of 25 bits fit a wide key.
-  const double widest = std::max({width / sxy, height / sxy, 255 / srgb});
-  if (!(widest * 10 < 1 << 23) || pixels * kCorners > std::numeric_limits<int32_t>::max() - 1) {
-    throw std::invalid_argument(
-        "dense_crf: the image is too large, or bilateral_sxy or bilateral_srgb too small");
-  }
-  Embedding embedding;
-  embedding.zero.resize(pixels);
-  embedding.rank.resize(pixels);
-  weight.resize(pixels * kCorners);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t y = 0; y < height; ++y) {
-    for (int64_t x = 0; x < width; ++x) {
-      const int64_t i = y * width + x;
-      const uint8_t* rgb = image + 3 * i;
-      const Simplex s =
-          enclosing_simplex({x / sxy, y / sxy, rgb[0] / srgb, rgb[1] / srgb, rgb[2] / srgb});
-      embedding.zero[i] = s.zero;
-      embedding.rank[i] = s.rank;
-      std::copy(s.weight.begin(), s.weight.end(), weight.begin() + i * kCorners);
-    }
-  }
-  embedding.measure();
-  if (embedding.key_bits() < 64) {
-    build<uint64_t>(embedding);
-  } else {
-    build<WideKey>(embedding);
-  }
-  transpose();
-}
+namespace {
 
-// Numbers the vertices and finds their neighbours. A key is the vertex's first d coordinates in a
-// mixed radix, so that moving along an axis adds a constant to it.
+// Embeds points, whose vertices a table numbers.
 template <typename Key>
-void PermutohedralLattice::build(const Embedding& embedding) {
-  std::array<Key, kCorners> place;  // the last coordinate has no place in the key
-  place.fill(0);
-  Key all = 0, radix = 1;
-  for (int i = 0; i < kDim; ++i) {
-    place[i] = radix;
-    all += radix;
-    radix *= static_cast<Key>(embedding.extent[i]);
+class Embedding {
+ public:
+  Embedding(const Features& features, const Grid& grid, const Key* places, VertexTable<Key>& table)
+      : features_(features), grid_(grid), places_(places), table_(table) {}
+
+  // corner, weight: (N, d + 1), of which the rows first .. last - 1 are set.
+  void embed(int64_t first, int64_t last, int32_t* corner, float* weight) {
+    const int axes = features_.dimension + 1;
+    Placement at{};
+    for (; first < last; first += kBatch) {
+      const auto count = static_cast<int>(std::min<int64_t>(kBatch, last - first));
+      features_.read(first, count, at.features, kBatch);
+      place(features_.dimension, grid_.slope, &at);
+      for (int p = 0; p < count; ++p) set_keys(at, p, weight + (first + p) * axes);
+      for (int p = 0; p < count; ++p) {
+        for (int k = 0; k < axes; ++k) corner[(first + p) * axes + k] = table_.insert(keys_[p][k]);
+      }
+    }
   }
-  VertexTable<Key> table(pixels / 2);
-  corner.resize(pixels * kCorners);
-  std::array<Key, kCorners> last_key;
-  last_key.fill(~Key{0});
-  for (int64_t n = 0; n < pixels; ++n) {
-    const Coordinates &zero = embedding.zero[n], &rank = embedding.rank[n];
-    std::array<Key, kCorners> of_rank;
+
+ private:
+  // Keys and barycentric coordinates of the simplex around point p of the batch.
+  void set_keys(const Placement& at, int p, float* weight) {
     Key key = 0;
-    for (int i = 0; i < kCorners; ++i) {
-      of_rank[rank[i]] = place[i];
-      if (i < kDim) key += static_cast<Key>(zero[i] - embedding.lowest[i]) * place[i];
+    for (int j = 0; j < features_.dimension; ++j) {
+      const auto coordinate = static_cast<int64_t>(at.base[j * kBatch + p] - grid_.lowest[j]);
+      key += static_cast<Key>(coordinate) * places_[j];
     }
-    for (int k = 0; k < kCorners; ++k) {
-      // From corner k - 1 to k every coordinate grows by 1, but that of rank d + 1 - k falls by d.
-      if (k > 0) key += all - kCorners * of_rank[kCorners - k];
-      // Neighbouring pixels mostly share their simplex.
-      const bool same = key == last_key[k];
-      corner[n * kCorners + k] = same ? corner[(n - 1) * kCorners + k] : table.insert(key);
-      last_key[k] = key;
+    double before = 1;
+    for (int k = 0;; ++k) {
+      keys_[p][k] = key;
+      table_.prefetch(key);
+      const bool last = k == features_.dimension;
+      const double fraction = last ? 0 : at.fraction[k * kBatch + p];
+      weight[k] = static_cast<float>(before - fraction);
+      if (last) break;
+      before = fraction;
+      key += places_[at.raised[k * kBatch + p]];
     }
   }
-  vertices = table.size();
-  neighbours.assign(kCorners * (vertices + 1) * 2, 0);
-  for (int axis = 0; axis < kCorners; ++axis) {
-    int32_t* pair = neighbours.data() + axis * (vertices + 1) * 2;
-    for (int32_t v = 1; v <= vertices; ++v) {
-      const int32_t other = table.find(table.key(v) + all - kCorners * place[axis]);
-      if (other == 0) continue;
-      pair[2 * v] = other;
-      pair[2 * other + 1] = v;
+
+  const Features& features_;
+  const Grid& grid_;
+  const Key* places_;
+  VertexTable<Key>& table_;
+  Key keys_[kBatch][kMaxDimension + 1];
+};
+
+// Each thread takes one of these parts of 0 .. n - 1, in their order.
+int64_t part(int64_t n, int index, int parts) { return n * index / parts; }
+
+}  // namespace
+
+PermutohedralLattice::PermutohedralLattice(const Features& features, int threads)
+    : axes(features.dimension + 1),
+      points(features.points),
+      corner(points * axes),
+      weight(points * axes) {
+  const Grid grid(features);
+  const double bits = grid.key_bits(features.dimension);
+  if (!(bits < 126) || points * axes > std::numeric_limits<int32_t>::max() - 1) {
+    throw std::invalid_argument(
+        "dense_crf: the image is too large, or a standard deviation of a kernel too small");
+  }
+  if (bits < 63) {
+    build<uint64_t>(features, grid, threads);
+  } else {
+    build<WideKey>(features, grid, threads);
+  }
+  transpose(threads);
+}
+
+// A key is a vertex's coordinates in a mixed radix, so that a step along an axis adds a constant.
+template <typename Key>
+void PermutohedralLattice::build(const Features& features, const Grid& grid, int threads) {
+  const int d = features.dimension;
+  Key places[kMaxDimension], step[kMaxDimension + 1] = {0}, end = 1;
+  for (int j = d - 1; j >= 0; --j) {
+    places[j] = step[j + 1] = end;
+    step[0] += end;
+    end *= static_cast<Key>(grid.extent[j]);
+  }
+  std::vector<VertexTable<Key>> tables;
+  for (int t = 0; t < threads; ++t) tables.emplace_back(points / 2 / threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    Embedding<Key>(features, grid, places, tables[t])
+        .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
+               weight.data());
+  }
+  std::vector<Vertex<Key>> found;
+  std::vector<int32_t> offset;
+  for (const VertexTable<Key>& table : tables) {
+    offset.push_back(static_cast<int32_t>(found.size()));
+    table.append_to(found, offset.back());
+  }
+  sort_by_key(found, end);
+  std::vector<Key> keys(1, ~Key{0});  // the missing vertex has none
+  std::vector<int32_t> number(found.size());
+  for (const Vertex<Key>& vertex : found) {
+    if (keys.size() == 1 || keys.back() != vertex.key) keys.push_back(vertex.key);
+    number[vertex.number] = static_cast<int32_t>(keys.size() - 1);
+  }
+  vertices = static_cast<int64_t>(keys.size()) - 1;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    const int64_t last = part(points, t + 1, threads) * axes;
+    for (int64_t i = part(points, t, threads) * axes; i < last; ++i) {
+      corner[i] = number[offset[t] + corner[i]];
+    }
+  }
+  connect(keys, step, threads);
+  divide(keys, d > 2 ? places[1] : end);
+}
+
+// Keys and keys one step further are both in order, so the neighbours are found side by side.
+template <typename Key>
+void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step, int threads) {
+  neighbours = Buffer<int32_t>(axes * (vertices + 1) * 2);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < neighbours.size(); ++i) neighbours[i] = 0;
+#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+  for (int axis = 0; axis < axes; ++axis) {
+    for (int t = 0; t < threads; ++t) {
+      int32_t* pair = neighbours.data() + axis * (vertices + 1) * 2;
+      int64_t v = 1 + part(vertices, t, threads);
+      const int64_t last = 1 + part(vertices, t + 1, threads);
+      const auto begin = keys.begin() + 1;
+      int64_t other = std::lower_bound(begin, keys.end(), keys[v] + step[axis]) - keys.begin();
+      for (; v < last; ++v) {
+        const Key wanted = keys[v] + step[axis];
+        while (other <= vertices && keys[other] < wanted) ++other;
+        if (other > vertices) break;
+        if (keys[other] != wanted) continue;
+        pair[2 * v] = static_cast<int32_t>(other);
+        pair[2 * other + 1] = static_cast<int32_t>(v);
+      }
     }
   }
 }
 
-void PermutohedralLattice::transpose() {
-  start.assign(vertices + 2, 0);
-  for (int32_t v : corner) ++start[v + 1];
-  for (int64_t v = 0; v <= vertices; ++v) start[v + 1] += start[v];
-  entry_pixel.resize(corner.size());
-  entry_weight.resize(corner.size());
-  std::vector<int32_t> next(start.begin(), start.end());
-  for (size_t i = 0; i < corner.size(); ++i) {
-    const int32_t at = next[corner[i]]++;
-    entry_pixel[at] = static_cast<int32_t>(i / kCorners);
-    entry_weight[at] = weight[i];
+// Blocks of vertices with the same key / place, several together where they are small. The missing
+// vertex is in none: after two axes its values are 0 in either buffer of the blur.
+template <typename Key>
+void PermutohedralLattice::divide(const std::vector<Key>& keys, Key place) {
+  constexpr int64_t kSmall = 1024;
+  blocks.assign(1, 1);
+  for (int64_t v = 2; v <= vertices; ++v) {
+    if (v - blocks.back() >= kSmall && keys[v] / place != keys[v - 1] / place) {
+      blocks.push_back(static_cast<int32_t>(v));
+    }
+  }
+  blocks.push_back(static_cast<int32_t>(vertices + 1));
+}
+
+void PermutohedralLattice::transpose(int threads) {
+  // Per thread and vertex: how many entries, then where the next one goes.
+  std::vector<Buffer<int32_t>> next(threads);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    next[t] = Buffer<int32_t>(vertices + 1, 0);
+    const int64_t last = part(points, t + 1, threads) * axes;
+    for (int64_t i = part(points, t, threads) * axes; i < last; ++i) ++next[t][corner[i]];
+  }
+  start = Buffer<int32_t>(vertices + 2);
+  int32_t sum = 0;
+  for (int64_t v = 0; v <= vertices; ++v) {
+    start[v] = sum;
+    for (Buffer<int32_t>& of_thread : next) {
+      const int32_t count = of_thread[v];
+      of_thread[v] = sum;
+      sum += count;
+    }
+  }
+  start[vertices + 1] = sum;
+  entries = Buffer<Entry>(points * axes);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    for (int64_t n = part(points, t, threads); n < part(points, t + 1, threads); ++n) {
+      for (int64_t i = n * axes; i < (n + 1) * axes; ++i) {
+        entries[next[t][corner[i]]++] = {static_cast<int32_t>(n), weight[i]};
+      }
+    }
   }
 }
 

@@ -1,38 +1,56 @@
-// The permutohedral lattice (Adams et al. 2010), as the dense CRF of Krahenbuhl & Koltun uses it:
-// high-dimensional Gaussian filtering by splatting pixels onto a sparse lattice, blurring along its
-// axes and slicing the pixels out again.
+// The permutohedral lattice (Adams et al. 2010): high-dimensional Gaussian filtering by splatting
+// points onto a sparse lattice, blurring along its axes and slicing the points out again.
+//
+// The lattice A*_d is Z^d under a linear map, and its simplices are those of the Kuhn triangulation
+// of Z^d: a point's simplex begins at the floor of its position, and goes on by raising one
+// coordinate after the other by 1, that with the largest fraction first. The d + 1 axes of the blur
+// are then the unit vectors and (1, ..., 1).
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
+#include "buffer.h"
+#include "dense_crf/features.h"
+
 namespace c2am {
+
+struct Grid;
 
 class PermutohedralLattice {
  public:
-  static constexpr int kDim = 5;             // features: x, y, red, green, blue
-  static constexpr int kCorners = kDim + 1;  // vertices of a simplex, and axes of the blur
+  static constexpr int kMaxDimension = 16;
 
-  // image: (H, W, 3) uint8. A pixel has the features (x / sxy, y / sxy, rgb / srgb). Throws
-  // std::invalid_argument if these are so many standard deviations wide that keys do not fit.
-  PermutohedralLattice(const uint8_t* image, int64_t height, int64_t width, double sxy, double srgb,
-                       int threads);
+  // An entry of the transpose of `corner`.
+  struct Entry {
+    int32_t point;
+    float weight;
+  };
 
-  int64_t pixels;                   // N = H * W
-  int64_t vertices;                 // M; they count from 1, and 0 stands for a missing vertex
-  std::vector<int32_t> corner;      // (N, 6) vertices of the simplex around a pixel
-  std::vector<float> weight;        // (N, 6) its barycentric coordinates
-  std::vector<int32_t> neighbours;  // (6, M + 1, 2) of each vertex along each axis
-  // The transpose of `corner`: entries start[v] .. start[v + 1] - 1 belong to vertex v.
-  std::vector<int32_t> start;        // (M + 2,)
-  std::vector<int32_t> entry_pixel;  // (6 N,) in ascending order for each vertex
-  std::vector<float> entry_weight;   // (6 N,)
+  // Throws std::invalid_argument if the features are so many standard deviations wide that keys do
+  // not fit. The lattice does not depend on `threads`.
+  PermutohedralLattice(const Features& features, int threads);
+
+  int axes;          // d + 1: of the blur; as many vertices has a simplex
+  int64_t points;    // N
+  int64_t vertices;  // M; they count from 1 in lexicographic order, and 0 stands for a missing one
+  Buffer<int32_t> corner;      // (N, d + 1) vertices of the simplex around a point
+  Buffer<float> weight;        // (N, d + 1) its barycentric coordinates
+  Buffer<int32_t> neighbours;  // (d + 1, M + 1, 2) of each vertex along each axis
+  // From vertex blocks[b] to blocks[b + 1] - 1 are all vertices with some first two coordinates, so
+  // that only the axes 0, 1 and 2 lead out of a block.
+  std::vector<int32_t> blocks;
+  Buffer<int32_t> start;  // (M + 2,) entries start[v] .. start[v + 1] - 1 belong to vertex v
+  Buffer<Entry> entries;  // ((d + 1) N,) by vertex, then by point
 
  private:
-  struct Embedding;
   template <typename Key>
-  void build(const Embedding& embedding);
-  void transpose();
+  void build(const Features& features, const Grid& grid, int threads);
+  template <typename Key>
+  void connect(const std::vector<Key>& keys, const Key* step, int threads);
+  template <typename Key>
+  void divide(const std::vector<Key>& keys, Key place);
+  void transpose(int threads);
 };
 
 }  // namespace c2am

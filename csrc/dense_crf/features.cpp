@@ -1,0 +1,46 @@
+#include "dense_crf/features.h"
+
+#include <algorithm>
+#include <array>
+
+namespace c2am {
+
+Features image_features(const uint8_t* image, int64_t height, int64_t width, double sxy,
+                        double srgb) {
+  std::array<double, 256> level;
+  for (int i = 0; i < 256; ++i) level[i] = i / srgb;
+  const double right = (width - 1) / sxy, bottom = (height - 1) / sxy;
+  return {5,
+          height * width,
+          {0, 0, 0, 0, 0},
+          {right, bottom, level[255], level[255], level[255]},
+          [=](int64_t first, int64_t count, double* to, int64_t stride) {
+            int64_t y = first / width, x = first % width;
+            for (int64_t i = 0; i < count; ++i) {
+              const uint8_t* rgb = image + 3 * (first + i);
+              to[i] = static_cast<double>(x) / sxy;
+              to[stride + i] = static_cast<double>(y) / sxy;
+              for (int c = 0; c < 3; ++c) to[(2 + c) * stride + i] = level[rgb[c]];
+              if (++x == width) x = 0, ++y;
+            }
+          }};
+}
+
+Features point_features(const float* values, int64_t points, int dimension) {
+  std::vector<double> low(values, values + dimension), high = low;
+  for (int64_t i = 0; i < points * dimension; ++i) {
+    const auto j = static_cast<size_t>(i % dimension);
+    low[j] = std::min<double>(low[j], values[i]);
+    high[j] = std::max<double>(high[j], values[i]);
+  }
+  return {dimension, points, low, high,
+          [=](int64_t first, int64_t count, double* to, int64_t stride) {
+            for (int64_t i = 0; i < count; ++i) {
+              for (int j = 0; j < dimension; ++j) {
+                to[j * stride + i] = values[(first + i) * dimension + j];
+              }
+            }
+          }};
+}
+
+}  // namespace c2am
