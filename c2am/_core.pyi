@@ -122,3 +122,41 @@ def resize_maps(
     threads: int,
 ) -> None:
     """`maps` (K, h, w), `out` (K, H, W), both float32 or float64."""
+
+def normalize_cam(
+    cam: int, out: int, maps: int, pixels: int, *, eps: float, dtype: str, threads: int
+) -> bool:
+    """`cam` and `out` (K, pixels) of `dtype`. False if a value is negative or not finite."""
+
+def accumulate_global_cam(
+    cam: int,
+    class_index: int,
+    total: int,
+    count: int,
+    maps: int,
+    pixels: int,
+    *,
+    dtype: str,
+    total_dtype: str,
+    threads: int,
+) -> bool:
+    """`cam` (K, pixels) and `total` (Z, pixels), each float32 or float64; `class_index` (K,) and
+    `count` (Z,) int64. False if a value of `cam` is not in 0..1; then nothing is added."""
+
+def front_door_logits(
+    logits: int,
+    global_cam: int,
+    score: int,
+    slope: int,
+    batch: int,
+    classes: int,
+    pixels: int,
+    *,
+    pooling: str,
+    gamma: float,
+    sigmoid: bool,
+    dtype: str,
+    threads: int,
+) -> bool:
+    """`logits`, `score` and its derivative `slope` (B, Z), `global_cam` (Z, pixels), all float32 or
+    float64. False if a logit or a value of `global_cam` is not finite."""

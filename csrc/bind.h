@@ -18,7 +18,7 @@ T* pointer(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-// Calls f(E{}) with the element type of that name.
+// Calls f(E{}) with the element type of that name, of all four or of the two that are not halves.
 template <typename F>
 auto with_element(const std::string& dtype, const F& f) {
   if (dtype == "float32") return f(float{});
@@ -28,6 +28,16 @@ auto with_element(const std::string& dtype, const F& f) {
   throw std::invalid_argument("dtype is " + dtype);
 }
 
+template <typename F>
+auto with_float(const std::string& dtype, const F& f) {
+  if (dtype == "float32") return f(float{});
+  if (dtype == "float64") return f(double{});
+  throw std::invalid_argument("dtype is " + dtype);
+}
+
+void bind_accumulate_global_cam(pybind11::module_& m);
 void bind_extract_cam(pybind11::module_& m);
+void bind_front_door_logits(pybind11::module_& m);
+void bind_normalize_cam(pybind11::module_& m);
 
 }  // namespace c2am

@@ -106,5 +106,8 @@ PYBIND11_MODULE(_core, m) {
 #endif
   bind_dense_crf(m);
   bind_random_walk(m);
+  c2am::bind_accumulate_global_cam(m);
   c2am::bind_extract_cam(m);
+  c2am::bind_front_door_logits(m);
+  c2am::bind_normalize_cam(m);
 }

@@ -47,6 +47,7 @@ def accumulate_global_cam(
 
 
 def _reference(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
+    checks.within(OP, "cam", cam, 0, 1)
     seen = cam.flatten(1).any(1)
     shift = ROUNDING[total.dtype]
     maps = (cam.to(total.dtype) + shift) - shift
@@ -59,12 +60,40 @@ def _reference(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -
 def _triton(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
     from c2am.kernels import accumulate_global_cam as kernels
 
+    checks.within(OP, "cam", cam, 0, 1)
     seen = cam.flatten(1).any(1)
     index = torch.where(seen, class_index.long(), -1)
     sums, numbers = total.contiguous(), count.contiguous()
     shift = ROUNDING[total.dtype]
     dispatch.launches[OP, "triton"] += 1
     kernels.accumulate_global_cam(sums, numbers, cam.contiguous(), index, shift)
+    _write_back(total, sums, count, numbers)
+
+
+def _native_cpu(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
+    from c2am import _core
+
+    maps = cam.to(checks.accumulation_dtype(cam.dtype)).contiguous()
+    index, sums, numbers = class_index.long().contiguous(), total.contiguous(), count.contiguous()
+    dispatch.launches[OP, "native"] += 1
+    valid = _core.accumulate_global_cam(
+        maps.data_ptr(),
+        index.data_ptr(),
+        sums.data_ptr(),
+        numbers.data_ptr(),
+        len(maps),
+        maps.numel() // len(maps),
+        dtype=str(maps.dtype).removeprefix("torch."),
+        total_dtype=str(sums.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    if not valid:  # then nothing was added, and this says why
+        checks.within(OP, "cam", cam, 0, 1)
+    _write_back(total, sums, count, numbers)
+
+
+def _write_back(total: Tensor, sums: Tensor, count: Tensor, numbers: Tensor) -> None:
+    """Copy the sums to arguments that are not contiguous."""
     if sums is not total:
         total.copy_(sums)
     if numbers is not count:
@@ -72,7 +101,6 @@ def _triton(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> N
 
 
 def _kernel(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, backend: str) -> None:
-    checks.within(OP, "cam", cam, 0, 1)
     compute = dispatch.resolve(OP, backend, cam.device)[1]
     if cam.numel() == 0:
         return
@@ -89,7 +117,7 @@ def _fake(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, backen
 
 dispatch.register(
     OP,
-    cpu={"reference": _reference, "triton": _triton},
+    cpu={"native": _native_cpu, "reference": _reference, "triton": _triton},
     cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(

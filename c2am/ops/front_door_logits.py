@@ -13,6 +13,7 @@ Since P(z|x) is one number p per image and class, no (B, Z, S, S) map is needed:
 The operator returns the scores and their slopes ds/dlogit together, so backward is one product.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -66,7 +67,29 @@ def front_door_logits(
     )[0]
 
 
-def _reference(p: Tensor, global_cam: Tensor, pooling: str) -> tuple[Tensor, Tensor]:
+def _reference(
+    logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str
+) -> tuple[Tensor, Tensor]:
+    return _of_probability(_pool, logits, global_cam, pooling, gamma, probability)
+
+
+def _of_probability(
+    pool: Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]],
+    logits: Tensor,
+    global_cam: Tensor,
+    pooling: str,
+    gamma: float,
+    probability: str,
+) -> tuple[Tensor, Tensor]:
+    """Scores and ds/dlogit by a `pool(p, gamma G, pooling)` that gives scores and ds/dp."""
+    checks.finite(OP, logits=logits, global_cam=global_cam)
+    p = logits.to(checks.accumulation_dtype(logits.dtype))
+    p = p.sigmoid() if probability == "sigmoid" else p
+    score, slope = pool(p, gamma * global_cam.flatten(1).to(p.dtype), pooling)
+    return score, slope * p * (1 - p) if probability == "sigmoid" else slope
+
+
+def _pool(p: Tensor, global_cam: Tensor, pooling: str) -> tuple[Tensor, Tensor]:
     """`p (B,Z)` and `global_cam (Z,S*S)`, with gamma -> pooled scores and ds/dp, (B,Z) each."""
     if pooling == "mean":
         slope = global_cam.mean(1).expand_as(p)
@@ -95,24 +118,56 @@ def _log_mean_exp(p: Tensor, global_cam: Tensor) -> tuple[Tensor, Tensor]:
     return score, slope
 
 
-def _triton(p: Tensor, global_cam: Tensor, pooling: str) -> tuple[Tensor, Tensor]:
+def _triton(
+    logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str
+) -> tuple[Tensor, Tensor]:
+    return _of_probability(_pool_triton, logits, global_cam, pooling, gamma, probability)
+
+
+def _pool_triton(p: Tensor, global_cam: Tensor, pooling: str) -> tuple[Tensor, Tensor]:
     from c2am.kernels import front_door_logits as kernels
 
     dispatch.launches[OP, "triton"] += 1
     return kernels.front_door_logits(p.contiguous(), global_cam.contiguous(), pooling)
 
 
+def _native_cpu(
+    logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str
+) -> tuple[Tensor, Tensor]:
+    from c2am import _core
+
+    dtype = checks.accumulation_dtype(logits.dtype)
+    values, maps = logits.to(dtype).contiguous(), global_cam.to(dtype).contiguous()
+    batch, classes = values.shape
+    score, slope = torch.empty_like(values), torch.empty_like(values)
+    dispatch.launches[OP, "native"] += 1
+    finite = _core.front_door_logits(
+        values.data_ptr(),
+        maps.data_ptr(),
+        score.data_ptr(),
+        slope.data_ptr(),
+        batch,
+        classes,
+        maps.numel() // len(maps),
+        pooling=pooling,
+        gamma=gamma,
+        sigmoid=probability == "sigmoid",
+        dtype=str(dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    if not finite:  # then this says which
+        checks.finite(OP, logits=logits, global_cam=global_cam)
+    return score, slope
+
+
 def _kernel(
     logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str, backend: str
 ) -> tuple[Tensor, Tensor]:
-    checks.finite(OP, logits=logits, global_cam=global_cam)
-    pool = dispatch.resolve(OP, backend, logits.device)[1]
-    p = logits.to(checks.accumulation_dtype(logits.dtype))
+    compute = dispatch.resolve(OP, backend, logits.device)[1]
     if logits.numel() == 0:
-        return torch.empty_like(p), torch.empty_like(p)
-    p = p.sigmoid() if probability == "sigmoid" else p
-    score, slope = pool(p, gamma * global_cam.flatten(1).to(p.dtype), pooling)
-    return score, slope * p * (1 - p) if probability == "sigmoid" else slope
+        checks.finite(OP, global_cam=global_cam)
+        return _fake(logits, global_cam, pooling, gamma, probability, backend)
+    return compute(logits, global_cam, pooling, gamma, probability)
 
 
 def _fake(
@@ -135,7 +190,7 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 dispatch.register(
     OP,
-    cpu={"reference": _reference, "triton": _triton},
+    cpu={"native": _native_cpu, "reference": _reference, "triton": _triton},
     cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(

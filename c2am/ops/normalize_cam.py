@@ -31,6 +31,7 @@ def normalize_cam(cam: Tensor, *, eps: float = 1e-5, backend: str = "auto") -> T
 
 
 def _reference(cam: Tensor, eps: float) -> Tensor:
+    checks.within(OP, "cam", cam, 0, float("inf"))
     wide = cam.to(checks.accumulation_dtype(cam.dtype))
     return (wide / (wide.amax((1, 2), keepdim=True) + eps)).to(cam.dtype)
 
@@ -38,12 +39,32 @@ def _reference(cam: Tensor, eps: float) -> Tensor:
 def _triton(cam: Tensor, eps: float) -> Tensor:
     from c2am.kernels import normalize_cam as kernels
 
+    checks.within(OP, "cam", cam, 0, float("inf"))
     dispatch.launches[OP, "triton"] += 1
     return kernels.normalize_cam(cam.contiguous(), eps)
 
 
+def _native_cpu(cam: Tensor, eps: float) -> Tensor:
+    from c2am import _core
+
+    maps = cam.contiguous()
+    out = torch.empty_like(maps)
+    dispatch.launches[OP, "native"] += 1
+    valid = _core.normalize_cam(
+        maps.data_ptr(),
+        out.data_ptr(),
+        len(maps),
+        maps.numel() // len(maps),
+        eps=eps,
+        dtype=str(maps.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    if not valid:  # then this says why
+        checks.within(OP, "cam", cam, 0, float("inf"))
+    return out
+
+
 def _kernel(cam: Tensor, eps: float, backend: str) -> Tensor:
-    checks.within(OP, "cam", cam, 0, float("inf"))
     compute = dispatch.resolve(OP, backend, cam.device)[1]
     return compute(cam, eps) if cam.numel() else _fake(cam, eps, backend)
 
@@ -54,7 +75,7 @@ def _fake(cam: Tensor, eps: float, backend: str) -> Tensor:
 
 dispatch.register(
     OP,
-    cpu={"reference": _reference, "triton": _triton},
+    cpu={"native": _native_cpu, "reference": _reference, "triton": _triton},
     cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(OP, "(Tensor cam, float eps, str backend) -> Tensor", kernel=_kernel, fake=_fake)

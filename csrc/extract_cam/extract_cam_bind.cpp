@@ -29,11 +29,11 @@ void bind_extract_cam(py::module_& m) {
          int64_t out_height, int64_t out_width, bool add, const std::string& dtype, int threads) {
         py::gil_scoped_release release;
         const auto resize = [&](auto element) {
-          using T = Wide<decltype(element)>;
+          using T = decltype(element);
           resize_maps_cpu(pointer<const T>(maps), pointer<T>(out), count, height, width, out_height,
                           out_width, add, threads);
         };
-        with_element(dtype, resize);
+        with_float(dtype, resize);
       },
       "maps"_a, "out"_a, "count"_a, "height"_a, "width"_a, "out_height"_a, "out_width"_a,
       py::kw_only(), "add"_a, "dtype"_a, "threads"_a);

@@ -1,10 +1,9 @@
-#include "normalize_cam/normalize_cam.h"
-
 #include <algorithm>
 #include <limits>
 #include <vector>
 
 #include "elements.h"
+#include "normalize_cam/normalize_cam.h"
 
 namespace c2am {
 namespace {
@@ -37,10 +36,9 @@ C2AM_INLINE void divide_body(const E* values, T divisor, E* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) narrow(widen(values[i]) / divisor, out[i]);
 }
 
-#define C2AM_NORMALIZE(E, T)                                                        \
+#define C2AM_NORMALIZE(E, T)                                                           \
   C2AM_DISPATCH(largest, (const E* values, int64_t n, T* result), (values, n, result)) \
-  C2AM_DISPATCH(divide, (const E* values, T divisor, E* out, int64_t n),            \
-                (values, divisor, out, n))
+  C2AM_DISPATCH(divide, (const E* values, T divisor, E* out, int64_t n), (values, divisor, out, n))
 C2AM_NORMALIZE(float, float)
 C2AM_NORMALIZE(double, double)
 C2AM_NORMALIZE(Half, float)

@@ -42,6 +42,26 @@ def largest_allocation() -> Callable[[Callable[[], object]], int]:
     return measure
 
 
+@pytest.fixture
+def device(backend: str, triton_device: torch.device) -> torch.device:
+    """Where the `backend` of a test runs: the native ones of the CAMs on CPU tensors."""
+    return torch.device("cpu") if backend == "native" else triton_device
+
+
+@pytest.fixture
+def several_threads() -> Iterator[Iterator[int]]:
+    """Numbers of threads, each set for torch as the iterator gives it."""
+    before = torch.get_num_threads()
+
+    def numbers() -> Iterator[int]:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            yield count
+
+    yield numbers()
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def irn() -> ModuleType:
     """`irn_definition.py`, the pair losses written pair by pair."""

@@ -1,6 +1,6 @@
 """accumulate_global_cam against exact sums of rationals."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import pytest
@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from c2am import ops
 from c2am.ops import checks
 
-BACKENDS = ["reference", "triton"]
+BACKENDS = ["reference", "native", "triton"]
 
 
 def state(classes: int, side: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -39,38 +39,39 @@ def expected(cam: Tensor, class_index: Tensor, classes: int) -> tuple[list[list[
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("side", [1, 7, 35])
 def test_float64_total_is_exact(
-    backend: str, side: int, triton_device: torch.device, launched: Callable[[str, str], int]
+    backend: str, side: int, device: torch.device, launched: Callable[[str, str], int]
 ) -> None:
-    total, count = (t.to(triton_device) for t in state(4, side, torch.float64))
+    total, count = (t.to(device) for t in state(4, side, torch.float64))
     cam, class_index = maps(9, side, 4)
-    arguments = (cam.to(triton_device), class_index.to(triton_device))
+    arguments = (cam.to(device), class_index.to(device))
     ops.accumulate_global_cam(total, count, *arguments, backend=backend)
     sums, numbers = expected(cam, class_index, 4)
     assert [[Fraction(v) for v in row] for row in total.cpu().flatten(1).tolist()] == sums
     assert count.cpu().equal(numbers)
-    assert launched("accumulate_global_cam", "triton") == (backend == "triton")
+    for compiled in ("native", "triton"):
+        assert launched("accumulate_global_cam", compiled) == (backend == compiled)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
-def test_float32_total(backend: str, dtype: torch.dtype, triton_device: torch.device) -> None:
-    total, count = (t.to(triton_device) for t in state(3, 40, torch.float32))
+def test_float32_total(backend: str, dtype: torch.dtype, device: torch.device) -> None:
+    total, count = (t.to(device) for t in state(3, 40, torch.float32))
     cam, class_index = maps(8, 40, 3)
     cam = cam.to(dtype)
-    arguments = (cam.to(triton_device), class_index.to(triton_device))
+    arguments = (cam.to(device), class_index.to(device))
     ops.accumulate_global_cam(total, count, *arguments, backend=backend)
     exact = torch.zeros(3, 40, 40, dtype=torch.float64).index_add_(0, class_index, cam.double())
     assert_close(total.cpu(), exact.float())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_float64_total_is_the_same_in_any_order(backend: str, triton_device: torch.device) -> None:
-    cam, class_index = (t.to(triton_device) for t in maps(12, 16, 3))
+def test_float64_total_is_the_same_in_any_order(backend: str, device: torch.device) -> None:
+    cam, class_index = (t.to(device) for t in maps(12, 16, 3))
     results = []
     for order in (torch.arange(12), torch.randperm(12), torch.randperm(12)):
-        total, count = (t.to(triton_device) for t in state(3, 16, torch.float64))
+        total, count = (t.to(device) for t in state(3, 16, torch.float64))
         for part in order.split(5):
-            chosen = part.to(triton_device)
+            chosen = part.to(device)
             ops.accumulate_global_cam(
                 total, count, cam[chosen], class_index[chosen], backend=backend
             )
@@ -81,12 +82,12 @@ def test_float64_total_is_the_same_in_any_order(backend: str, triton_device: tor
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_arguments(backend: str, triton_device: torch.device) -> None:
-    cam, class_index = (t.to(triton_device) for t in maps(5, 6, 3))
-    total, count = (t.to(triton_device) for t in state(3, 6, torch.float64))
+def test_strided_arguments(backend: str, device: torch.device) -> None:
+    cam, class_index = (t.to(device) for t in maps(5, 6, 3))
+    total, count = (t.to(device) for t in state(3, 6, torch.float64))
     ops.accumulate_global_cam(total, count, cam, class_index, backend=backend)
-    strided_total = torch.zeros(6, 6, 3, dtype=torch.float64, device=triton_device).permute(2, 0, 1)
-    strided_count = torch.zeros(6, dtype=torch.int64, device=triton_device)[::2]
+    strided_total = torch.zeros(6, 6, 3, dtype=torch.float64, device=device).permute(2, 0, 1)
+    strided_count = torch.zeros(6, dtype=torch.int64, device=device)[::2]
     ops.accumulate_global_cam(
         strided_total,
         strided_count,
@@ -99,11 +100,39 @@ def test_strided_arguments(backend: str, triton_device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_no_maps(backend: str, triton_device: torch.device) -> None:
-    total, count = (t.to(triton_device) for t in state(3, 6, torch.float64))
-    cam = torch.zeros(0, 6, 6, device=triton_device)
-    index = torch.zeros(0, dtype=torch.int64, device=triton_device)
+def test_no_maps(backend: str, device: torch.device) -> None:
+    total, count = (t.to(device) for t in state(3, 6, torch.float64))
+    cam = torch.zeros(0, 6, 6, device=device)
+    index = torch.zeros(0, dtype=torch.int64, device=device)
     ops.accumulate_global_cam(total, count, cam, index, backend=backend)
+    assert not total.any()
+    assert not count.any()
+
+
+@pytest.mark.parametrize("total_dtype", checks.FLOATS, ids=str)
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+def test_native_is_the_reference_to_the_last_bit(
+    total_dtype: torch.dtype, dtype: torch.dtype, several_threads: Iterator[int]
+) -> None:
+    cam, class_index = maps(9, 131, 3)
+    cam = cam.to(dtype)
+    total, count = state(3, 131, total_dtype)
+    ops.accumulate_global_cam(total, count, cam, class_index, backend="reference")
+    for _ in several_threads:
+        native = state(3, 131, total_dtype)
+        ops.accumulate_global_cam(*native, cam, class_index, backend="native")
+        assert native[0].equal(total)
+        assert native[1].equal(count)
+
+
+@pytest.mark.parametrize("value", [-1e-9, 1 + 1e-9, float("nan"), float("inf")])
+@pytest.mark.parametrize("at", [0, 16384, -1])
+def test_native_finds_bad_values_before_it_adds(value: float, at: int) -> None:
+    total, count = state(3, 130, torch.float32)
+    cam = torch.rand(3, 130, 130, dtype=torch.float64)
+    cam.flatten()[at] = value
+    with pytest.raises(ValueError, match="accumulate_global_cam: cam has "):
+        ops.accumulate_global_cam(total, count, cam, torch.tensor([0, 1, 2]), backend="native")
     assert not total.any()
     assert not count.any()
 
@@ -135,9 +164,9 @@ def test_bad_arguments_are_named(name: str, change: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_opcheck(backend: str, triton_device: torch.device) -> None:
+def test_opcheck(backend: str, device: torch.device) -> None:
     arguments = [*state(3, 6, torch.float64), *maps(4, 6, 3)]
-    on_device = [a.to(triton_device) for a in arguments]
+    on_device = [a.to(device) for a in arguments]
     torch.library.opcheck(torch.ops.c2am.accumulate_global_cam, (*on_device, backend))
 
 

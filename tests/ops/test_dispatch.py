@@ -39,12 +39,10 @@ def test_reference_is_always_available(op: str, device: str) -> None:
 
 
 @pytest.mark.parametrize("op", TRITON_OPS)
-def test_auto_prefers_the_reference_to_the_interpreter(
-    op: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_prefers_the_core_to_the_interpreter(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert ops.available(op, "cpu")["triton"] is None
-    assert ops.backend_of(op, "cpu") == "reference"
+    assert ops.backend_of(op, "cpu") == "native"
 
 
 @pytest.mark.gpu

@@ -1,6 +1,6 @@
 """extract_cam against loops over images, classes and output pixels in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -118,16 +118,12 @@ def test_products_may_overflow(backend: str) -> None:
     assert not cam.isfinite().any()
 
 
-def test_native_does_not_depend_on_the_number_of_threads() -> None:
+def test_native_does_not_depend_on_the_number_of_threads(several_threads: Iterator[int]) -> None:
     arguments = inputs(torch.float32, 2, 40, (23, 31))
-    threads = torch.get_num_threads()
-    results = []
-    for count in (1, 2, 5):
-        torch.set_num_threads(count)
-        results.append(ops.extract_cam(*arguments, (150, 70), backend="native"))
-    torch.set_num_threads(threads)
-    assert results[0].equal(results[1])
-    assert results[0].equal(results[2])
+    first, *others = [
+        ops.extract_cam(*arguments, (150, 70), backend="native") for _ in several_threads
+    ]
+    assert all(other.equal(first) for other in others)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

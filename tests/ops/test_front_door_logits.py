@@ -1,6 +1,7 @@
 """front_door_logits against the (B, Z, S, S) map that it never forms, in float64."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from c2am.ops import checks
 
 POOLINGS = ["mean", "max", "lse"]
 PROBABILITIES = ["logit", "sigmoid"]
-BACKENDS = ["reference", "triton"]
+BACKENDS = ["reference", "native", "triton"]
 SHAPES = [(1, 1, 1), (3, 4, 7), (2, 5, 63), (0, 4, 7), (2, 0, 7)]
 
 
@@ -44,14 +45,14 @@ def test_matches_the_definition(
     probability: str,
     dtype: torch.dtype,
     backend: str,
-    triton_device: torch.device,
+    device: torch.device,
     launched: Callable[[str, str], int],
 ) -> None:
     for shape in SHAPES:
         logits, global_cam = inputs(shape, dtype)
         result = ops.front_door_logits(
-            logits.to(triton_device),
-            global_cam.to(triton_device),
+            logits.to(device),
+            global_cam.to(device),
             pooling=pooling,
             gamma=2.0,
             probability=probability,
@@ -59,25 +60,26 @@ def test_matches_the_definition(
         )
         truth = expected(logits, global_cam, pooling, 2.0, probability)
         assert_close(result.cpu(), truth.to(checks.accumulation_dtype(dtype)))
-    assert launched("front_door_logits", "triton") == 3 * (backend == "triton")
+    for compiled in ("native", "triton"):
+        assert launched("front_door_logits", compiled) == 3 * (backend == compiled)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_lse_keeps_the_digits_of_small_logits(backend: str, triton_device: torch.device) -> None:
+def test_lse_keeps_the_digits_of_small_logits(backend: str, device: torch.device) -> None:
     logits = torch.tensor([[1e-5, -1e-5, 0.0]])
     global_cam = torch.rand(3, 5, 5)
     result = ops.front_door_logits(
-        logits.to(triton_device), global_cam.to(triton_device), pooling="lse", backend=backend
+        logits.to(device), global_cam.to(device), pooling="lse", backend=backend
     )
     truth = expected(logits, global_cam, "lse", 1.0, "logit").float()
     assert_close(result.cpu(), truth, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_lse_of_large_logits_does_not_overflow(backend: str, triton_device: torch.device) -> None:
+def test_lse_of_large_logits_does_not_overflow(backend: str, device: torch.device) -> None:
     logits, global_cam = torch.tensor([[1e4, -1e4]]), torch.rand(2, 9, 9)
     result = ops.front_door_logits(
-        logits.to(triton_device), global_cam.to(triton_device), pooling="lse", backend=backend
+        logits.to(device), global_cam.to(device), pooling="lse", backend=backend
     )
     products = logits.double()[:, :, None] * global_cam.flatten(1).double()
     truth = products.logsumexp(2) - torch.tensor(81.0).double().log()
@@ -87,11 +89,9 @@ def test_lse_of_large_logits_does_not_overflow(backend: str, triton_device: torc
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("probability", PROBABILITIES)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_gradient(
-    pooling: str, probability: str, backend: str, triton_device: torch.device
-) -> None:
-    logits = torch.randn(2, 3, dtype=torch.float64, device=triton_device, requires_grad=True)
-    global_cam = torch.rand(3, 5, 5, dtype=torch.float64, device=triton_device)
+def test_gradient(pooling: str, probability: str, backend: str, device: torch.device) -> None:
+    logits = torch.randn(2, 3, dtype=torch.float64, device=device, requires_grad=True)
+    global_cam = torch.rand(3, 5, 5, dtype=torch.float64, device=device)
 
     def scores(logits: Tensor) -> Tensor:
         return ops.front_door_logits(
@@ -122,18 +122,62 @@ def test_mean_pooling_is_a_scale_per_class() -> None:
     assert_close(scores, ops.front_door_logits(logits, shuffled))
 
 
+@pytest.mark.parametrize("backend", ["reference", "native"])
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_memory_stays_below_a_map_per_image_and_class(
-    pooling: str, largest_allocation: Callable[..., int]
+    pooling: str, backend: str, largest_allocation: Callable[..., int]
 ) -> None:
     logits, global_cam = inputs((8, 20, 32), torch.float32)
-    size = largest_allocation(lambda: ops.front_door_logits(logits, global_cam, pooling=pooling))
+    size = largest_allocation(
+        lambda: ops.front_door_logits(logits, global_cam, pooling=pooling, backend=backend)
+    )
     assert size <= 2 * global_cam.nbytes  # (B, Z, S, S) is 8 times as large
 
 
+@pytest.mark.parametrize("dtype", checks.FLOATS, ids=str)
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 30.0, 1e3])
+def test_native_lse_to_the_last_digits(dtype: torch.dtype, scale: float) -> None:
+    """Scores and slopes of logits of any size, of maps of any sign, against float64."""
+    logits = (scale * torch.randn(4, 3, dtype=torch.float64)).to(dtype)
+    global_cam = torch.randn(3, 37, 37, dtype=torch.float64).to(dtype)
+    products = logits.double()[:, :, None] * global_cam.double().flatten(1)
+    scores, slopes = torch.ops.c2am.front_door_logits(
+        logits, global_cam, "lse", 1.0, "logit", "native"
+    )
+    rtol = 1e-5 if dtype == torch.float32 else 1e-12
+    truth = products.exp().mean(2).log() if scale <= 1 else products.logsumexp(2) - math.log(37**2)
+    weighted = (products.softmax(2) * global_cam.double().flatten(1)).sum(2)
+    assert_close(slopes.double(), weighted, rtol=rtol, atol=rtol)
+    if scale > 1e-6:  # below, the logarithm of 1 + 1e-6 has lost the digits of the truth
+        assert_close(scores.double(), truth, rtol=rtol, atol=rtol * scale)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", ["logits", "global_cam"])
+@pytest.mark.parametrize("at", [0, 5, -1])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_native_finds_bad_values_anywhere(pooling: str, name: str, at: int, value: float) -> None:
+    logits, global_cam = inputs((3, 4, 37), torch.float32)
+    {"logits": logits, "global_cam": global_cam}[name].flatten()[at] = value
+    with pytest.raises(ValueError, match=f"front_door_logits: {name} has "):
+        ops.front_door_logits(logits, global_cam, pooling=pooling, backend="native")
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_native_does_not_depend_on_the_number_of_threads(
+    pooling: str, several_threads: Iterator[int]
+) -> None:
+    arguments = inputs((3, 7, 37), torch.float32)
+    first, *others = [
+        ops.front_door_logits(*arguments, pooling=pooling, backend="native")
+        for _ in several_threads
+    ]
+    assert all(other.equal(first) for other in others)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_strided_arguments(backend: str, triton_device: torch.device) -> None:
-    logits, global_cam = (t.to(triton_device) for t in inputs((3, 4, 7), torch.float32))
+def test_strided_arguments(backend: str, device: torch.device) -> None:
+    logits, global_cam = (t.to(device) for t in inputs((3, 4, 7), torch.float32))
     strided = ops.front_door_logits(
         logits.T.contiguous().T, global_cam.mT.contiguous().mT, pooling="max", backend=backend
     )
@@ -164,8 +208,8 @@ def test_bad_arguments_are_named(name: str, change: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_opcheck(pooling: str, backend: str, triton_device: torch.device) -> None:
-    logits, global_cam = (t.to(triton_device) for t in inputs((3, 4, 7), torch.float32))
+def test_opcheck(pooling: str, backend: str, device: torch.device) -> None:
+    logits, global_cam = (t.to(device) for t in inputs((3, 4, 7), torch.float32))
     logits.requires_grad_()
     arguments = (logits, global_cam, pooling, 2.0, "sigmoid", backend)
     torch.library.opcheck(torch.ops.c2am.front_door_logits, arguments)

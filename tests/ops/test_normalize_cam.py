@@ -1,6 +1,6 @@
 """normalize_cam against a loop over the maps in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -27,32 +27,60 @@ def maps(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
 
 @pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "native", "triton"])
 @pytest.mark.usefixtures("nan_in_fresh_memory")
 def test_matches_the_definition(
     dtype: torch.dtype,
     shape: tuple[int, ...],
     backend: str,
-    triton_device: torch.device,
+    device: torch.device,
     launched: Callable[[str, str], int],
 ) -> None:
     cam = maps(shape, dtype)
-    result = ops.normalize_cam(cam.to(triton_device), backend=backend)
+    result = ops.normalize_cam(cam.to(device), backend=backend)
     assert_close(result.cpu(), expected(cam) if len(cam) else cam)
-    assert launched("normalize_cam", "triton") == (backend == "triton" and len(cam) > 0)
+    for compiled in ("native", "triton"):
+        assert launched("normalize_cam", compiled) == (backend == compiled and len(cam) > 0)
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_zero_maps_stay_zero(backend: str, triton_device: torch.device) -> None:
-    cam = torch.zeros(2, 3, 4, device=triton_device)
+@pytest.mark.parametrize("backend", ["reference", "native", "triton"])
+def test_zero_maps_stay_zero(backend: str, device: torch.device) -> None:
+    cam = torch.zeros(2, 3, 4, device=device)
     assert ops.normalize_cam(cam, backend=backend).eq(0).all()
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_eps_and_strides(backend: str, triton_device: torch.device) -> None:
+@pytest.mark.parametrize("backend", ["reference", "native", "triton"])
+def test_eps_and_strides(backend: str, device: torch.device) -> None:
     cam = maps((5, 6, 4)).permute(2, 0, 1)
-    result = ops.normalize_cam(cam.to(triton_device), eps=0.5, backend=backend)
+    result = ops.normalize_cam(cam.to(device), eps=0.5, backend=backend)
     assert_close(result.cpu(), expected(cam, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_native_rounds_as_torch_does(dtype: torch.dtype) -> None:
+    """Every positive number, subnormal ones too, over 3 and over 2."""
+    numbers = torch.arange(2**15).short().view(dtype)
+    cam = torch.where(numbers <= 2, numbers, 0).view(1, 128, 256)
+    for eps in (1.0, 1e-5):
+        result = ops.normalize_cam(cam, eps=eps, backend="native")
+        assert result.equal(ops.normalize_cam(cam, eps=eps, backend="reference"))
+
+
+@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("at", [0, 40000, -1])
+def test_native_finds_bad_values_anywhere(dtype: torch.dtype, value: float, at: int) -> None:
+    cam = torch.rand(2, 209, 201).to(dtype)
+    cam.flatten()[at] = value
+    with pytest.raises(ValueError, match="normalize_cam: cam has "):
+        ops.normalize_cam(cam, backend="native")
+
+
+def test_native_does_not_depend_on_the_number_of_threads(several_threads: Iterator[int]) -> None:
+    cam = maps((3, 375, 500))
+    first, *others = [ops.normalize_cam(cam, backend="native") for _ in several_threads]
+    assert_close(first, expected(cam))
+    assert all(other.equal(first) for other in others)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +99,9 @@ def test_bad_arguments_are_named(name: str, cam: Tensor, eps: float) -> None:
         ops.normalize_cam(cam, eps=eps)
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
-def test_opcheck(backend: str, triton_device: torch.device) -> None:
-    cam = maps((3, 7, 3)).to(triton_device)
+@pytest.mark.parametrize("backend", ["reference", "native", "triton"])
+def test_opcheck(backend: str, device: torch.device) -> None:
+    cam = maps((3, 7, 3)).to(device)
     torch.library.opcheck(torch.ops.c2am.normalize_cam, (cam, 1e-5, backend))
 
 
