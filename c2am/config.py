@@ -308,7 +308,6 @@ class SegmenterConfig(TrainConfig):
     scale: Range | None = (0.5, 2.0)
     backbone: BackboneName = "resnet101"
     weights: str = "imagenet"
-    """imagenet, none, a file, or classifier: the backbone of the method's own classifier."""
     output_stride: Literal[8, 16] = 8
     """8: layers 3 and 4 dilated, as published; 16: a quarter of the cells, for a CPU."""
     scales: tuple[float, ...] = (1.0, 0.5, 0.75)

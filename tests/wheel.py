@@ -4,11 +4,11 @@ import importlib.metadata
 import sys
 from importlib import resources
 
+import c2am.kernels
 import torch
 
 import c2am
 import c2am._core
-import c2am.kernels
 from c2am import ops
 
 

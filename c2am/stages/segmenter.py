@@ -11,18 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2am import distributed
-from c2am.config import PipelineConfig, SegmenterConfig
-from c2am.data import Dataset
+from c2am.config import SegmenterConfig
 from c2am.data.loader import TrainBatch
 from c2am.evaluation import VOID
-from c2am.models import DeepLab, build_segmenter, load_weights, read_state_dict
-from c2am.models.weights import load_state
+from c2am.models import DeepLab, build_segmenter, load_weights
 from c2am.stages.context import StageContext
 from c2am.stages.labels import resize_labels
 from c2am.stages.loaders import train_loader
 from c2am.trainer import train
-
-FROM_CLASSIFIER = "classifier"
 
 
 class SegmenterTask:
@@ -75,7 +71,7 @@ def _mean_over(loss: Tensor, pixels: Tensor) -> Tensor:
 def run(context: StageContext) -> dict:
     """Train; metrics are those of the training."""
     config = context.config.segmenter
-    net = starting_segmenter(context).to(context.device)
+    net = build_segmenter(config, len(context.dataset.classes)).to(context.device)
     masks = context.own("pseudo_masks")
     return train(
         SegmenterTask(net, config),
@@ -90,33 +86,6 @@ def run(context: StageContext) -> dict:
         events=context.events,
         device=context.device,
     )
-
-
-def check(config: PipelineConfig, dataset: Dataset) -> None:
-    """Raise `ValueError` if the segmenter cannot start from the classifier's backbone."""
-    own, other = config.segmenter.backbone, config.classifier.backbone
-    if config.segmenter.weights == FROM_CLASSIFIER and own != other:
-        raise ValueError(
-            f"segmenter.weights = {FROM_CLASSIFIER!r} needs one backbone for both, but "
-            f"segmenter.backbone = {own!r} and classifier.backbone = {other!r}"
-        )
-
-
-def starting_segmenter(context: StageContext) -> DeepLab:
-    """The network that training starts from."""
-    config, classes = context.config.segmenter, len(context.dataset.classes)
-    if config.weights != FROM_CLASSIFIER:
-        return build_segmenter(config, classes)
-    net = build_segmenter(replace(config, weights="none"), classes)
-    path = context.classifier_weights()
-    prefix = "backbone."
-    state = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in read_state_dict(path).items()
-        if name.startswith(prefix)
-    }
-    load_state(net.backbone, state, str(path))
-    return net
 
 
 def trained_segmenter(context: StageContext) -> DeepLab:
