@@ -1,7 +1,6 @@
 """CSV tables of image-level labels."""
 
 import csv
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ class LabelTable:
     splits: dict[str, str] | None
     """List of each image, None without the column."""
 
-    def vector(self, image_id: str, classes: Sequence[str]) -> np.ndarray:
+    def vector(self, image_id: str, classes: tuple[str, ...]) -> np.ndarray:
         """Which of the Z classes are in the image, `(Z,)` bool."""
         if image_id not in self.labels:
             raise DataError(f"{self.path}: no row for the image {image_id!r}")
