@@ -160,3 +160,62 @@ def front_door_logits(
 ) -> bool:
     """`logits`, `score` and its derivative `slope` (B, Z), `global_cam` (Z, pixels), all float32 or
     float64. False if a logit or a value of `global_cam` is not finite."""
+
+def path_affinity(
+    edge: int,
+    affinity: int,
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    radius: float,
+    dtype: str,
+    threads: int,
+) -> None:
+    """`edge` (B, H, W), `affinity` (B, P, N), both float32 or float64."""
+
+def path_affinity_backward(
+    grad: int,
+    edge: int,
+    grad_edge: int,
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    radius: float,
+    dtype: str,
+    threads: int,
+) -> None:
+    """`grad` (B, P, N), `edge` and `grad_edge` (B, H, W), all float32 or float64."""
+
+def affinity_loss(
+    edge: int,
+    label: int,
+    losses: int,
+    gradients: int,
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    radius: float,
+    dtype: str,
+    threads: int,
+) -> None:
+    """`edge` (B, H, W); `label` (B, H, W), -1 for void; `losses` (3,); `gradients` (3, B, H, W), or
+    0 for none. All float32 or float64."""
+
+def displacement_loss(
+    displacement: int,
+    label: int,
+    losses: int,
+    gradients: int,
+    batch: int,
+    height: int,
+    width: int,
+    *,
+    radius: float,
+    dtype: str,
+    threads: int,
+) -> None:
+    """`displacement` (B, 2, H, W); `label` (B, H, W), -1 for void; `losses` (2,); `gradients`
+    (2, B, 2, H, W), or 0 for none. All float32 or float64."""

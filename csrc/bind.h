@@ -39,5 +39,6 @@ void bind_accumulate_global_cam(pybind11::module_& m);
 void bind_extract_cam(pybind11::module_& m);
 void bind_front_door_logits(pybind11::module_& m);
 void bind_normalize_cam(pybind11::module_& m);
+void bind_pair_ops(pybind11::module_& m);  // path_affinity, affinity_loss, displacement_loss
 
 }  // namespace c2am

@@ -20,13 +20,20 @@ const char* isa_name();
 
 // C2AM_DISPATCH(name, (parameters), (arguments)) defines `void name(parameters)`: the function
 // `name_body`, which must be C2AM_INLINE, compiled once for each instruction set.
+// C2AM_DISPATCH_BYTES: the same of a template `name_body<Bytes>`, on the size of a vector register.
+// Comparisons of wider vectors would be taken apart into those of single numbers.
+#define C2AM_DISPATCH(name, parameters, arguments) \
+  C2AM_DISPATCH_TO(name, parameters, arguments, name##_body, name##_body, name##_body)
+#define C2AM_DISPATCH_BYTES(name, parameters, arguments) \
+  C2AM_DISPATCH_TO(name, parameters, arguments, name##_body<64>, name##_body<32>, name##_body<16>)
+
 #if defined(__x86_64__)
 #define C2AM_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
 #define C2AM_AVX2 __attribute__((target("avx2,fma,f16c")))
-#define C2AM_DISPATCH(name, parameters, arguments)                            \
-  C2AM_AVX512 static void name##_avx512 parameters { name##_body arguments; } \
-  C2AM_AVX2 static void name##_avx2 parameters { name##_body arguments; }     \
-  static void name##_scalar parameters { name##_body arguments; }             \
+#define C2AM_DISPATCH_TO(name, parameters, arguments, body64, body32, body16) \
+  C2AM_AVX512 static void name##_avx512 parameters { body64 arguments; }      \
+  C2AM_AVX2 static void name##_avx2 parameters { body32 arguments; }          \
+  static void name##_scalar parameters { body16 arguments; }                  \
   void name parameters {                                                      \
     switch (c2am::isa()) {                                                    \
       case c2am::Isa::avx512:                                                 \
@@ -38,8 +45,8 @@ const char* isa_name();
     }                                                                         \
   }
 #else
-#define C2AM_DISPATCH(name, parameters, arguments) \
-  void name parameters { name##_body arguments; }
+#define C2AM_DISPATCH_TO(name, parameters, arguments, body64, body32, body16) \
+  void name parameters { body16 arguments; }
 #endif
 
 namespace c2am {

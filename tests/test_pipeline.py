@@ -1,4 +1,4 @@
-"""The order, skipping, resuming and recording of stages, with stages that only write a word."""
+"""The order, resuming and recording of stages, with stages that only write a word."""
 
 import json
 import os
@@ -6,102 +6,21 @@ import sys
 import time
 import types
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 import yaml
+from stand_ins import ALL, SCORE, Run, change
 
-from c2am import pipeline, train
-from c2am.config import EvaluationConfig, PipelineConfig
-from c2am.jobs import STAGE_NAMES
+from c2am import train
 from c2am.methods import build_method
 from c2am.parsing import load_config
 from c2am.trainer import TrainingError
-from c2am.workspace import Workspace, WorkspaceError
-
-SCORE = {"miou": 0.5, "iou": {"cat": 0.5}}
-
-
-class Images:
-    """Three images with a label each, as a dataset."""
-
-    classes = ("cat", "dog")
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.lists = {"train_aug": ["a", "b", "c"], "train": ["a"], "val": ["c"], "test": ["t"]}
-        self.masks = {"a", "c"}
-        for name in "abct":
-            (folder / f"{name}.jpg").write_bytes(b"image")
-            (folder / f"{name}.png").write_bytes(b"mask")
-
-    def ids(self, split: str) -> list[str]:
-        return self.lists[split]
-
-    def image_path(self, image_id: str) -> Path:
-        return self.folder / f"{image_id}.jpg"
-
-    def labels(self, image_id: str) -> np.ndarray:
-        return np.array([True, image_id == "b"])
-
-    def mask_path(self, image_id: str) -> Path | None:
-        return self.folder / f"{image_id}.png" if image_id in self.masks else None
-
-
-class Run:
-    """A run with stand-ins for the stages; `ran` lists those that were called."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ran: list[str] = []
-        self.contexts: list = []
-        self.draws: dict[str, float] = {}
-        self.actions: dict[str, object] = {}
-        (folder / "images").mkdir()
-        self.images = Images(folder / "images")
-        self.config = PipelineConfig(workspace=str(folder / "runs"), device="cpu")
-        self.root = folder / "runs" / "run"
-        self.workspace = Workspace(self.root)
-        monkeypatch.setattr(pipeline, "open_dataset", lambda config, folder: self.images)
-        for name in STAGE_NAMES:
-            module = types.SimpleNamespace(run=self._stage)
-            monkeypatch.setitem(sys.modules, f"c2am.stages.{name}", module)
-
-    def _stage(self, context) -> dict:
-        self.ran.append(context.name)
-        self.contexts.append(context)
-        self.draws[context.name] = torch.rand(()).item()
-        (context.folder / "made.png").write_text("made")
-        action = self.actions.get(context.name)
-        if action:
-            action(context)
-        return {"score": SCORE, "val": SCORE, "val_crf": None, "curve": [], "threshold": 0.1}
-
-    def __call__(self, config: PipelineConfig | None = None, **options: object) -> list[str]:
-        """Run, and return the stages that were called."""
-        self.ran.clear()
-        pipeline.run(config or self.config, **options)
-        return list(self.ran)
-
-    def manifest(self, stage: str, method: str | None = None) -> dict:
-        manifest = self.workspace.read_manifest(stage, method)
-        assert manifest is not None
-        return manifest
+from c2am.workspace import WorkspaceError
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
     return Run(tmp_path, monkeypatch)
-
-
-ALL = [
-    "classifier",
-    "global_cam",
-    "front_door/c2am",
-    *(f"{stage}/{method}" for stage in STAGE_NAMES[3:-1] for method in ("cam", "c2am")),
-    "report",
-]
 
 
 def test_runs_every_stage_in_order(run):
@@ -176,156 +95,6 @@ def test_the_config_is_kept_as_a_recipe(run):
     run(config)
     assert load_config(run.root / "config.yaml") == config
     assert yaml.safe_load((run.root / "config.yaml").read_text())["classifier"]["lr"] == 0.05
-
-
-def change(config: PipelineConfig, path: str, value: object) -> PipelineConfig:
-    section, _, name = path.partition(".")
-    if not name:
-        return replace(config, **{section: value})
-    return replace(config, **{section: replace(getattr(config, section), **{name: value})})
-
-
-@pytest.mark.parametrize(
-    ("path", "value", "first"),
-    [
-        ("seed", 1, "classifier"),
-        ("classifier.lr", 0.05, "classifier"),
-        ("global_cam.size", 32, "global_cam"),
-        ("cam.scales", (1.0,), "global_cam"),
-        ("front_door.gamma", 2.0, "front_door/c2am"),
-        ("irn_labels.fg_threshold", 0.4, "irn_labels/cam"),
-        ("irn.radius", 5, "irn/cam"),
-        ("pseudo_masks.beta", 8.0, "pseudo_masks/cam"),
-        ("segmenter.steps", 10, "segmenter/cam"),
-        ("predictions.flip", True, "predictions/cam"),
-        ("predictions.crf", None, "predictions/cam"),
-        ("report.gallery", 3, "report"),
-    ],
-)
-def test_a_changed_setting_redoes_what_depends_on_it(run, path, value, first):
-    run()
-    ran = run(change(run.config, path, value))
-    expected = ALL[ALL.index(first) :]
-    if path == "global_cam.size":  # the method cam does not see the Global CAM
-        expected = [name for name in expected if not name.endswith("/cam")]
-    if path == "front_door.gamma":
-        expected = [name for name in expected if not name.endswith("/cam")]
-    assert ran == expected
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("data.root", "/elsewhere"),
-        ("data.threads", 8),
-        ("classifier.checkpoint_every", 7),
-        ("irn.log_every", 3),
-        ("segmenter.compile", True),
-        ("cam.batch_size", 1),
-        ("predictions.batch_size", 1),
-    ],
-)
-def test_a_setting_that_changes_no_result_redoes_nothing(run, path, value):
-    run()
-    assert run(change(run.config, path, value)) == ["report"]
-
-
-@pytest.mark.parametrize(
-    ("field", "name", "stages"),
-    [
-        ("score_list", "val", ("cam", "pseudo_masks")),
-        ("val_list", "test", ("cam", "predictions")),
-        ("test_list", "test", ("predictions",)),
-    ],
-)
-def test_another_list_adds_to_the_stages_that_read_it(run, field, name, stages):
-    run()
-    kept = run.root / "cam" / "cam" / "another.png"
-    kept.write_text("of the first list")
-    trained = run.manifest("segmenter", "c2am")
-    config = change(run.config, f"data.{field}", name)
-    added = [job for job in ALL if job.split("/")[0] in stages]
-    assert run(config) == [*added, "report"]
-    assert kept.exists()
-    assert run.manifest("segmenter", "c2am") == trained
-    assert run(config) == ["report"]
-    # Back at the first list all files are there: scored again, not made again.
-    assert run() == [*added, "report"]
-    assert kept.exists()
-
-
-@pytest.mark.parametrize("between", [False, True], ids=["at_once", "later"])
-def test_changed_images_of_a_list_redo_the_stages_that_read_it(run, between):
-    run()
-    if between:  # another val list in the meantime does not make the first be forgotten
-        run(change(run.config, "data.val_list", "test"))
-    old = run.root / "cam" / "cam" / "old.safetensors"
-    old.write_text("of the first images")
-    run.images.lists["val"] = ["c", "t"]
-    added = [job for job in ALL if job.split("/")[0] in ("cam", "predictions")]
-    assert run() == [*added, "report"]
-    assert not old.exists()
-
-
-def test_a_stage_is_not_run_on_maps_that_are_not_there(run):
-    run()
-    config = change(run.config, "data.score_list", "test")
-    with pytest.raises(ValueError, match="pseudo_masks/cam needs cam/cam, which was done with"):
-        run(config, stages=["pseudo_masks"])
-    run(config, stages=["cam", "pseudo_masks"])
-
-
-def test_a_method_that_starts_from_imagenet_needs_no_baseline(run, monkeypatch):
-    run()
-    monkeypatch.setattr(type(run.contexts[-2].method), "starts_from", "imagenet")
-    ran = run(change(run.config, "classifier.lr", 0.05))
-    assert "front_door/c2am" in ran  # its Global CAM is the baseline's
-    manifest = run.manifest("front_door", "c2am")
-    assert manifest["inputs"].keys() == {"global_cam"}
-
-
-def test_changed_labels_and_images_redo_everything(run):
-    run()
-    (run.images.folder / "b.jpg").write_bytes(b"another image")
-    assert run() == ALL
-    run.images.lists["train_aug"] = ["a", "b"]
-    assert run() == ALL
-
-
-@pytest.mark.parametrize("what", ["thresholds", "masks"])
-def test_new_scoring_keeps_the_files(run, what):
-    run()
-    kept = run.root / "cam" / "cam" / "made.png"
-    kept.with_name("another.png").write_text("of the first run")
-    before = run.manifest("cam", "cam")
-    config, stages = run.config, ["cam", "pseudo_masks", "predictions"]
-    if what == "masks":  # of the val list, which gets no pseudo masks
-        stages.remove("pseudo_masks")
-        (run.images.folder / "c.png").write_bytes(b"another mask")
-    else:
-        config = replace(config, evaluation=EvaluationConfig(thresholds=(0.1, 0.2, 0.1)))
-    scored = [n for n in ALL if n.split("/")[0] in stages]
-    assert run(config) == [*scored, "report"]
-    assert kept.with_name("another.png").exists()
-    assert run.manifest("cam", "cam")["fingerprint"] == before["fingerprint"]
-    assert run.manifest("cam", "cam")["wall_time"] >= before["wall_time"]
-    assert run(config) == ["report"]
-
-
-def test_scoring_that_chooses_the_threshold_redoes_the_masks(run):
-    config = change(run.config, "pseudo_masks.threshold", "best")
-    run(config)
-    ran = run(replace(config, evaluation=EvaluationConfig(thresholds=(0.1, 0.2, 0.1))))
-    assert "segmenter/c2am" in ran
-    assert "irn/c2am" not in ran
-
-
-def test_files_of_another_configuration_are_removed(run):
-    run()
-    old = run.root / "cam" / "cam" / "old.safetensors"
-    old.write_text("old")
-    run(change(run.config, "cam.scales", (1.0,)))
-    assert not old.exists()
 
 
 class Stopped(BaseException):

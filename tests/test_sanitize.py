@@ -12,9 +12,8 @@ OPS = sorted(folder.name for folder in (ROOT / "csrc").iterdir() if folder.is_di
 
 @pytest.mark.parametrize("op", OPS)
 def test_every_op_of_the_core_has_a_native_test(op):
-    test = ROOT / "tests" / "native" / f"{op}.cpp"
-    assert test.is_file(), f"{test}: write one; make sanitize runs it"
-    assert f"NATIVE_TEST({op})" in test.read_text()
+    tests = "".join(file.read_text() for file in (ROOT / "tests" / "native").glob("*.cpp"))
+    assert f"NATIVE_TEST({op})" in tests, "make sanitize must run it"
 
 
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])

@@ -6,9 +6,9 @@ With m the largest boundary on the path of a pair (so that its affinity is 1 - m
     bg_positive  mean of -log(1 - m + e) over the pairs of background
     negative     mean of -log(m + e)     over the pairs of two classes
 
-where a mean is sum / (count + e). The displacements are visited one by one, so that the memory is
-that of a few maps. The gradient of each mean with respect to the map is summed on the same visit
-(its factor 1 / (count + e) is known at the end), so backward is a weighted sum of three maps.
+where a mean is sum / (count + e). The affinities are never stored, so that the memory is that of a
+few maps. The gradient of each mean with respect to the map is summed on the same visit (its factor
+1 / (count + e) is known at the end), so backward is a weighted sum of three maps.
 """
 
 from typing import Any, NamedTuple
@@ -97,6 +97,27 @@ def _reference(edge: Tensor, label: Tensor, radius: float, gradient: bool) -> tu
     return (sums / counts).to(edge.dtype), gradients
 
 
+def _native(edge: Tensor, label: Tensor, radius: float, gradient: bool) -> tuple[Tensor, Tensor]:
+    """As `_reference`."""
+    from c2am import _core
+
+    edge, label = edge.contiguous(), label.contiguous()
+    losses = edge.new_empty(3)
+    gradients = edge.new_empty((3, *edge.shape) if gradient else 0)
+    dispatch.launches[OP, "native"] += 1
+    _core.affinity_loss(
+        edge.data_ptr(),
+        label.data_ptr(),
+        losses.data_ptr(),
+        gradients.data_ptr(),
+        *edge.shape,
+        radius=radius,
+        dtype=str(edge.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    return losses, gradients
+
+
 def _kernel(
     edge: Tensor, label: Tensor, radius: float, num_classes: int, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -126,7 +147,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     return total.unsqueeze(1).to(ctx.edge_dtype), None, None, None, None, None
 
 
-dispatch.register(OP, cpu={"reference": _reference}, cuda={"reference": _reference})
+dispatch.register(
+    OP, cpu={"native": _native, "reference": _reference}, cuda={"reference": _reference}
+)
 dispatch.define(
     OP,
     "(Tensor edge, Tensor label, float radius, int num_classes, bool gradient, str backend)"

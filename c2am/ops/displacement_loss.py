@@ -92,6 +92,27 @@ def _reference(
     return (sums / counts).to(field.dtype), gradients
 
 
+def _native(field: Tensor, label: Tensor, radius: float, gradient: bool) -> tuple[Tensor, Tensor]:
+    """As `_reference`."""
+    from c2am import _core
+
+    field, label = field.contiguous(), label.contiguous()
+    losses = field.new_empty(2)
+    gradients = field.new_empty((2, *field.shape) if gradient else 0)
+    dispatch.launches[OP, "native"] += 1
+    _core.displacement_loss(
+        field.data_ptr(),
+        label.data_ptr(),
+        losses.data_ptr(),
+        gradients.data_ptr(),
+        *label.shape,
+        radius=radius,
+        dtype=str(field.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+    )
+    return losses, gradients
+
+
 def _kernel(
     displacement: Tensor, label: Tensor, radius: float, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -121,7 +142,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     return total.to(ctx.field_dtype), None, None, None, None
 
 
-dispatch.register(OP, cpu={"reference": _reference}, cuda={"reference": _reference})
+dispatch.register(
+    OP, cpu={"native": _native, "reference": _reference}, cuda={"reference": _reference}
+)
 dispatch.define(
     OP,
     "(Tensor displacement, Tensor label, float radius, bool gradient, str backend)"

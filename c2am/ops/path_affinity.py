@@ -58,9 +58,46 @@ def _reference_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
     return total.view(edge.shape).to(edge.dtype)
 
 
+def _native(edge: Tensor, radius: float) -> Tensor:
+    from c2am import _core
+
+    wide = edge[:, 0].to(checks.accumulation_dtype(edge.dtype)).contiguous()
+    affinity = _fake(wide.unsqueeze(1), radius, "native")
+    dispatch.launches[OP, "native"] += 1
+    _core.path_affinity(wide.data_ptr(), affinity.data_ptr(), *wide.shape, **_options(wide, radius))
+    return affinity.to(edge.dtype)
+
+
+def _native_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
+    from c2am import _core
+
+    wide = edge[:, 0].to(checks.accumulation_dtype(edge.dtype)).contiguous()
+    grad = grad.to(wide.dtype).contiguous()
+    result = torch.empty_like(wide)
+    dispatch.launches[OP, "native"] += 1
+    _core.path_affinity_backward(
+        grad.data_ptr(),
+        wide.data_ptr(),
+        result.data_ptr(),
+        *wide.shape,
+        **_options(wide, radius),
+    )
+    return result.view(edge.shape).to(edge.dtype)
+
+
+def _options(wide: Tensor, radius: float) -> dict[str, Any]:
+    dtype = str(wide.dtype).removeprefix("torch.")
+    return {"radius": radius, "dtype": dtype, "threads": torch.get_num_threads()}
+
+
 def _kernel(edge: Tensor, radius: float, backend: str) -> Tensor:
     checks.finite(OP, edge=edge)
     return dispatch.resolve(OP, backend, edge.device)[1](edge, radius)
+
+
+def _backward_kernel(grad: Tensor, edge: Tensor, radius: float, backend: str) -> Tensor:
+    native = dispatch.resolve(OP, backend, edge.device)[0] == "native"
+    return (_native_backward if native else _reference_backward)(grad, edge, radius)
 
 
 def _fake(edge: Tensor, radius: float, backend: str) -> Tensor:
@@ -68,21 +105,24 @@ def _fake(edge: Tensor, radius: float, backend: str) -> Tensor:
     return edge.new_empty(edge.shape[0], len(paths.path_offsets(radius)), rows * columns)
 
 
-def _fake_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
+def _fake_backward(grad: Tensor, edge: Tensor, radius: float, backend: str) -> Tensor:
     return torch.empty_like(edge, memory_format=torch.contiguous_format)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    edge, ctx.radius, _ = inputs
+    edge, ctx.radius, ctx.backend = inputs
     ctx.save_for_backward(edge)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     (edge,) = ctx.saved_tensors
-    return torch.ops.c2am.path_affinity_backward(grad, edge, ctx.radius), None, None
+    grad_edge = torch.ops.c2am.path_affinity_backward(grad, edge, ctx.radius, ctx.backend)
+    return grad_edge, None, None
 
 
-dispatch.register(OP, cpu={"reference": _reference}, cuda={"reference": _reference})
+dispatch.register(
+    OP, cpu={"native": _native, "reference": _reference}, cuda={"reference": _reference}
+)
 dispatch.define(
     OP,
     "(Tensor edge, float radius, str backend) -> Tensor",
@@ -93,7 +133,7 @@ dispatch.define(
 )
 dispatch.define(
     "path_affinity_backward",
-    "(Tensor grad, Tensor edge, float radius) -> Tensor",
-    kernel=_reference_backward,
+    "(Tensor grad, Tensor edge, float radius, str backend) -> Tensor",
+    kernel=_backward_kernel,
     fake=_fake_backward,
 )

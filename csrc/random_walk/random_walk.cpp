@@ -4,39 +4,6 @@
 #include <cmath>
 
 namespace c2am {
-namespace {
-
-Path straight_path(Offset end) {
-  Path path{end, {}};
-  const int length_squared = end.dy * end.dy + end.dx * end.dx;
-  for (int y = 0; y <= end.dy; ++y) {
-    for (int x = std::min(0, end.dx); x <= std::max(0, end.dx); ++x) {
-      // Within the bounding box the distance to the segment is the distance to its line.
-      const int cross = end.dy * x - end.dx * y;
-      if (cross * cross < length_squared) path.pixels.push_back({y, x});
-    }
-  }
-  return path;
-}
-
-int reach(double radius) { return static_cast<int>(std::ceil(radius)) - 1; }
-
-}  // namespace
-
-std::vector<Path> path_table(double radius) {
-  std::vector<Path> table;
-  const int r = reach(radius);
-  for (int dy = 0; dy <= r; ++dy) {
-    for (int dx = -r; dx <= r; ++dx) {
-      const bool first_of_pair = dy > 0 || dx > 0;
-      if (first_of_pair && dy * dy + dx * dx < radius * radius) {
-        table.push_back(straight_path({dy, dx}));
-      }
-    }
-  }
-  return table;
-}
-
 PaddedGrid::PaddedGrid(int64_t height, int64_t width, double radius)
     : height(height), width(width) {
   const int64_t r = reach(radius);

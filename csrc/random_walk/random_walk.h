@@ -13,21 +13,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "paths.h"
+
 namespace c2am {
-
-struct Offset {
-  int dy, dx;
-};
-
-// A displacement from a pixel, and the pixels on the way, both ends included.
-struct Path {
-  Offset end;
-  std::vector<Offset> pixels;
-};
-
-// The displacements shorter than `radius`, one of each pair +d, -d (34 for radius 5). On the path
-// are the pixels whose distance to the segment is below 1.
-std::vector<Path> path_table(double radius);
 
 // Coefficients c of x^steps = sum_k c_k T_k(x) on [-1, 1], up to the least degree for which the
 // coefficients left out, all positive, sum to at most `tolerance`.

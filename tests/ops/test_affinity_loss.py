@@ -1,16 +1,19 @@
-"""affinity_loss against loops over pairs in float64, values and gradients."""
+"""affinity_loss against loops over pairs in float64; native against reference."""
 
 from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
 from c2am.ops import checks
 
+BACKENDS = ["reference", "native"]
 LABELS = torch.tensor([0, 1, 2, 255])
 
 
@@ -20,28 +23,87 @@ def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Ten
     return edge, LABELS[torch.randint(0, 4, shape)]
 
 
+def values_and_gradients(edge: Tensor, label: Tensor, radius: float, backend: str) -> list[Tensor]:
+    """The three losses and their gradients."""
+    edge = edge.detach().requires_grad_()
+    losses = ops.affinity_loss(edge, label, radius=radius, num_classes=2, backend=backend)
+    gradients = [torch.autograd.grad(v, edge, retain_graph=True)[0] for v in losses]
+    return [*(value.detach() for value in losses), *gradients]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((2, 1, 5), 2), ((0, 9, 9), 3), ((2, 63, 100), 5), ((1, 40, 57), 10)]
+)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_native_matches_reference(
+    shape: tuple[int, int, int],
+    radius: float,
+    dtype: torch.dtype,
+    launched: Callable[[str, str], int],
+) -> None:
+    edge, label = inputs(shape, dtype)
+    native = values_and_gradients(edge, label, radius, "native")
+    assert launched("affinity_loss", "native") == 1
+    reference = values_and_gradients(edge.double(), label, radius, "reference")
+    assert launched("affinity_loss", "native") == 1
+    for value, expected in zip(native, reference, strict=True):
+        assert_close(value, expected.to(dtype))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 40), st.floats(1.1, 6), st.integers(0, 99))
+def test_equal_values_at_any_size(height: int, width: int, radius: float, seed: int) -> None:
+    """Maxima that stand at several pixels of a path: the same one gets the gradient."""
+    torch.manual_seed(seed)
+    edge, label = inputs((2, height, width), torch.float64)
+    edge = (edge * 3).round() / 3
+    native, reference = (values_and_gradients(edge, label, radius, b) for b in BACKENDS)
+    for value, expected in zip(native, reference, strict=True):
+        assert_close(value, expected)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    edge, label = inputs((3, 90, 70), torch.float32)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(values_and_gradients(edge, label, 5, "native"))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("label_dtype", [torch.uint8, torch.int64], ids=str)
 @pytest.mark.parametrize(("shape", "radius"), [((2, 7, 3), 2), ((2, 6, 9), 3), ((1, 9, 11), 5)])
 def test_matches_the_definition(
     shape: tuple[int, int, int],
     radius: float,
+    backend: str,
     dtype: torch.dtype,
     label_dtype: torch.dtype,
     irn: ModuleType,
 ) -> None:
     edge, label = inputs(shape, dtype)
-    losses = ops.affinity_loss(edge, label.to(label_dtype), radius=radius, num_classes=2)
+    losses = ops.affinity_loss(
+        edge, label.to(label_dtype), radius=radius, num_classes=2, backend=backend
+    )
     truth = irn.affinity_losses(edge.double(), label, radius)
     for name, value in truth.items():
         assert_close(getattr(losses, name), value.to(checks.accumulation_dtype(dtype)))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["fg_positive", "bg_positive", "negative"])
-def test_gradient_of_each_loss_matches_the_definition(name: str, irn: ModuleType) -> None:
+def test_gradient_of_each_loss_matches_the_definition(
+    name: str, backend: str, irn: ModuleType
+) -> None:
     edge, label = inputs((2, 6, 9), torch.float64)
     edge.requires_grad_()
-    losses = ops.affinity_loss(edge, label, radius=3, num_classes=2)
+    losses = ops.affinity_loss(edge, label, radius=3, num_classes=2, backend=backend)
     truth = irn.affinity_losses(edge, label, 3)[name]
     grad, expected = (torch.autograd.grad(v, edge)[0] for v in (getattr(losses, name), truth))
     assert_close(grad, expected)

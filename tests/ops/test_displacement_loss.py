@@ -1,15 +1,19 @@
-"""displacement_loss against loops over pairs in float64, values and gradients."""
+"""displacement_loss against loops over pairs in float64; native against reference."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
 from c2am.ops import checks
 
+BACKENDS = ["reference", "native"]
 LABELS = torch.tensor([0, 1, 2, 255])
 
 
@@ -19,28 +23,85 @@ def inputs(shape: tuple[int, int, int], dtype: torch.dtype) -> tuple[Tensor, Ten
     return field, LABELS[torch.randint(0, 4, shape)]
 
 
+def values_and_gradients(field: Tensor, label: Tensor, radius: float, backend: str) -> list[Tensor]:
+    """The two losses and their gradients."""
+    field = field.detach().requires_grad_()
+    losses = ops.displacement_loss(field, label, radius=radius, backend=backend)
+    gradients = [torch.autograd.grad(v, field, retain_graph=True)[0] for v in losses]
+    return [*(value.detach() for value in losses), *gradients]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    ("shape", "radius"), [((2, 1, 5), 2), ((0, 9, 9), 3), ((2, 63, 100), 5), ((1, 40, 57), 10)]
+)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_native_matches_reference(
+    shape: tuple[int, int, int],
+    radius: float,
+    dtype: torch.dtype,
+    launched: Callable[[str, str], int],
+) -> None:
+    field, label = inputs(shape, dtype)
+    native = values_and_gradients(field, label, radius, "native")
+    assert launched("displacement_loss", "native") == 1
+    reference = values_and_gradients(field.double(), label, radius, "reference")
+    assert launched("displacement_loss", "native") == 1
+    for value, expected in zip(native, reference, strict=True):
+        assert_close(value, expected.to(dtype))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 40), st.floats(1.1, 6), st.integers(0, 99))
+def test_equal_values_at_any_size(height: int, width: int, radius: float, seed: int) -> None:
+    """Errors of exactly 0 have no slope."""
+    torch.manual_seed(seed)
+    field, label = inputs((2, height, width), torch.float64)
+    field = (field * 3).round() / 3
+    native, reference = (values_and_gradients(field, label, radius, b) for b in BACKENDS)
+    for value, expected in zip(native, reference, strict=True):
+        assert_close(value, expected)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    field, label = inputs((3, 90, 70), torch.float32)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(values_and_gradients(field, label, 5, "native"))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("label_dtype", [torch.uint8, torch.int64], ids=str)
 @pytest.mark.parametrize(("shape", "radius"), [((2, 7, 3), 2), ((2, 6, 9), 3), ((1, 9, 11), 5)])
 def test_matches_the_definition(
     shape: tuple[int, int, int],
     radius: float,
+    backend: str,
     dtype: torch.dtype,
     label_dtype: torch.dtype,
     irn: ModuleType,
 ) -> None:
     field, label = inputs(shape, dtype)
-    losses = ops.displacement_loss(field, label.to(label_dtype), radius=radius)
+    losses = ops.displacement_loss(field, label.to(label_dtype), radius=radius, backend=backend)
     truth = irn.displacement_losses(field.double(), label, radius)
     for name, value in truth.items():
         assert_close(getattr(losses, name), value.to(checks.accumulation_dtype(dtype)))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["fg_positive", "bg_positive"])
-def test_gradient_of_each_loss_matches_the_definition(name: str, irn: ModuleType) -> None:
+def test_gradient_of_each_loss_matches_the_definition(
+    name: str, backend: str, irn: ModuleType
+) -> None:
     field, label = inputs((2, 6, 9), torch.float64)
     field.requires_grad_()
-    losses = ops.displacement_loss(field, label, radius=3)
+    losses = ops.displacement_loss(field, label, radius=3, backend=backend)
     truth = irn.displacement_losses(field, label, 3)[name]
     grad, expected = (torch.autograd.grad(v, field)[0] for v in (getattr(losses, name), truth))
     assert_close(grad, expected)

@@ -1,14 +1,19 @@
-"""path_affinity against loops over pairs and path pixels in float64."""
+"""path_affinity against loops over pairs and path pixels in float64; native against reference."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
 from c2am.ops import checks
+
+BACKENDS = ["reference", "native"]
 
 
 def expected(irn: ModuleType, edge: Tensor, radius: float) -> Tensor:
@@ -21,13 +26,62 @@ def expected(irn: ModuleType, edge: Tensor, radius: float) -> Tensor:
     return torch.stack(maps).view(len(edge), count, -1)
 
 
+def value_and_gradient(edge: Tensor, radius: float, backend: str) -> tuple[Tensor, Tensor]:
+    """The affinities, and their gradient for a random cotangent that depends on the shape only."""
+    edge = edge.detach().requires_grad_()
+    affinity = ops.path_affinity(edge, radius=radius, backend=backend)
+    cotangent = torch.randn(affinity.shape, generator=torch.Generator().manual_seed(1))
+    (gradient,) = torch.autograd.grad(affinity, edge, cotangent.to(edge.dtype))
+    return affinity.detach(), gradient
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
 @pytest.mark.parametrize(("size", "radius"), [((7, 3), 2), ((6, 9), 3.2), ((9, 11), 5)])
 def test_matches_the_definition(
-    size: tuple[int, int], radius: float, dtype: torch.dtype, irn: ModuleType
+    size: tuple[int, int], radius: float, dtype: torch.dtype, backend: str, irn: ModuleType
 ) -> None:
     edge = torch.rand(2, 1, *size).to(dtype)
-    assert_close(ops.path_affinity(edge, radius=radius), expected(irn, edge, radius).to(dtype))
+    affinity = ops.path_affinity(edge, radius=radius, backend=backend)
+    assert_close(affinity, expected(irn, edge, radius).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("size", "radius"), [((1, 5), 2), ((63, 100), 5), ((40, 57), 10)])
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_native_matches_reference(
+    size: tuple[int, int], radius: float, dtype: torch.dtype, launched: Callable[[str, str], int]
+) -> None:
+    edge = torch.rand(2, 1, *size, dtype=dtype)
+    affinity, gradient = value_and_gradient(edge, radius, "native")
+    assert launched("path_affinity", "native") == 2  # forward and backward
+    wide_affinity, wide_gradient = value_and_gradient(edge.double(), radius, "reference")
+    assert launched("path_affinity", "native") == 2
+    assert_close(affinity, wide_affinity.to(dtype))
+    # Gradients of both signs are summed, so that rounding is relative to the largest.
+    largest = float(wide_gradient.abs().amax()) if wide_gradient.any() else 0.0
+    assert_close(gradient, wide_gradient.to(dtype), rtol=0, atol=1e-6 * largest)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 40), st.floats(1.1, 6), st.integers(1, 4))
+def test_equal_values_at_any_size(height: int, width: int, radius: float, levels: int) -> None:
+    """Maxima of few levels are met many times: the same pixel gets the gradient."""
+    edge = torch.randint(0, levels, (2, 1, height, width)).double() / 4
+    for values in zip(*(value_and_gradient(edge, radius, b) for b in BACKENDS), strict=True):
+        assert_close(*values)
+
+
+def test_the_number_of_threads_changes_nothing() -> None:
+    edge = torch.rand(3, 1, 90, 70)
+    before = torch.get_num_threads()
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        results.append(value_and_gradient(edge, 5, "native"))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.equal, result, results[0]))
 
 
 @pytest.mark.parametrize(
@@ -54,14 +108,16 @@ def test_strided_edge() -> None:
     assert ops.path_affinity(strided, radius=3).equal(ops.path_affinity(edge, radius=3))
 
 
-def test_gradient() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient(backend: str) -> None:
     edge = torch.rand(2, 1, 6, 9, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda e: ops.path_affinity(e, radius=3), edge)
+    assert torch.autograd.gradcheck(lambda e: ops.path_affinity(e, radius=3, backend=backend), edge)
 
 
-def test_gradient_of_equal_pixels_goes_to_the_source() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradient_of_equal_pixels_goes_to_the_source(backend: str) -> None:
     edge = torch.full((1, 1, 6, 9), 0.5, requires_grad=True)
-    ops.path_affinity(edge, radius=3).sum().backward()
+    ops.path_affinity(edge, radius=3, backend=backend).sum().backward()
     assert edge.grad is not None
     interior = torch.zeros(6, 9)
     interior[:4, 2:7] = -12  # displacements
@@ -99,7 +155,7 @@ def test_opcheck() -> None:
     torch.library.opcheck(torch.ops.c2am.path_affinity, (edge, 3.0, "auto"))
     grad = torch.rand(2, 12, 20)
     backward = torch.ops.c2am.path_affinity_backward
-    torch.library.opcheck(backward, (grad, edge.detach(), 3.0))
+    torch.library.opcheck(backward, (grad, edge.detach(), 3.0, "auto"))
 
 
 def test_compiles_to_one_graph() -> None:

@@ -1,0 +1,156 @@
+"""What is done again after a change, with stages that only write a word."""
+
+from dataclasses import replace
+
+import pytest
+from stand_ins import ALL, Run, change
+
+from c2am.config import EvaluationConfig
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    return Run(tmp_path, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "first"),
+    [
+        ("seed", 1, "classifier"),
+        ("classifier.lr", 0.05, "classifier"),
+        ("global_cam.size", 32, "global_cam"),
+        ("cam.scales", (1.0,), "global_cam"),
+        ("front_door.gamma", 2.0, "front_door/c2am"),
+        ("irn_labels.fg_threshold", 0.4, "irn_labels/cam"),
+        ("irn.radius", 5, "irn/cam"),
+        ("pseudo_masks.beta", 8.0, "pseudo_masks/cam"),
+        ("segmenter.steps", 10, "segmenter/cam"),
+        ("predictions.flip", True, "predictions/cam"),
+        ("predictions.crf", None, "predictions/cam"),
+        ("report.gallery", 3, "report"),
+    ],
+)
+def test_a_changed_setting_redoes_what_depends_on_it(run, path, value, first):
+    run()
+    ran = run(change(run.config, path, value))
+    expected = ALL[ALL.index(first) :]
+    if path == "global_cam.size":  # the method cam does not see the Global CAM
+        expected = [name for name in expected if not name.endswith("/cam")]
+    if path == "front_door.gamma":
+        expected = [name for name in expected if not name.endswith("/cam")]
+    assert ran == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("data.root", "/elsewhere"),
+        ("data.threads", 8),
+        ("classifier.checkpoint_every", 7),
+        ("irn.log_every", 3),
+        ("segmenter.compile", True),
+        ("cam.batch_size", 1),
+        ("predictions.batch_size", 1),
+    ],
+)
+def test_a_setting_that_changes_no_result_redoes_nothing(run, path, value):
+    run()
+    assert run(change(run.config, path, value)) == ["report"]
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "stages"),
+    [
+        ("score_list", "val", ("cam", "pseudo_masks")),
+        ("val_list", "test", ("cam", "predictions")),
+        ("test_list", "test", ("predictions",)),
+    ],
+)
+def test_another_list_adds_to_the_stages_that_read_it(run, field, name, stages):
+    run()
+    kept = run.root / "cam" / "cam" / "another.png"
+    kept.write_text("of the first list")
+    trained = run.manifest("segmenter", "c2am")
+    config = change(run.config, f"data.{field}", name)
+    added = [job for job in ALL if job.split("/")[0] in stages]
+    assert run(config) == [*added, "report"]
+    assert kept.exists()
+    assert run.manifest("segmenter", "c2am") == trained
+    assert run(config) == ["report"]
+    # Back at the first list all files are there: scored again, not made again.
+    assert run() == [*added, "report"]
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["at_once", "later"])
+def test_changed_images_of_a_list_redo_the_stages_that_read_it(run, between):
+    run()
+    if between:  # another val list in the meantime does not make the first be forgotten
+        run(change(run.config, "data.val_list", "test"))
+    old = run.root / "cam" / "cam" / "old.safetensors"
+    old.write_text("of the first images")
+    run.images.lists["val"] = ["c", "t"]
+    added = [job for job in ALL if job.split("/")[0] in ("cam", "predictions")]
+    assert run() == [*added, "report"]
+    assert not old.exists()
+
+
+def test_a_stage_is_not_run_on_maps_that_are_not_there(run):
+    run()
+    config = change(run.config, "data.score_list", "test")
+    with pytest.raises(ValueError, match="pseudo_masks/cam needs cam/cam, which was done with"):
+        run(config, stages=["pseudo_masks"])
+    run(config, stages=["cam", "pseudo_masks"])
+
+
+def test_a_method_that_starts_from_imagenet_needs_no_baseline(run, monkeypatch):
+    run()
+    monkeypatch.setattr(type(run.contexts[-2].method), "starts_from", "imagenet")
+    ran = run(change(run.config, "classifier.lr", 0.05))
+    assert "front_door/c2am" in ran  # its Global CAM is the baseline's
+    manifest = run.manifest("front_door", "c2am")
+    assert manifest["inputs"].keys() == {"global_cam"}
+
+
+def test_changed_labels_and_images_redo_everything(run):
+    run()
+    (run.images.folder / "b.jpg").write_bytes(b"another image")
+    assert run() == ALL
+    run.images.lists["train_aug"] = ["a", "b"]
+    assert run() == ALL
+
+
+@pytest.mark.parametrize("what", ["thresholds", "masks"])
+def test_new_scoring_keeps_the_files(run, what):
+    run()
+    kept = run.root / "cam" / "cam" / "made.png"
+    kept.with_name("another.png").write_text("of the first run")
+    before = run.manifest("cam", "cam")
+    config, stages = run.config, ["cam", "pseudo_masks", "predictions"]
+    if what == "masks":  # of the val list, which gets no pseudo masks
+        stages.remove("pseudo_masks")
+        (run.images.folder / "c.png").write_bytes(b"another mask")
+    else:
+        config = replace(config, evaluation=EvaluationConfig(thresholds=(0.1, 0.2, 0.1)))
+    scored = [n for n in ALL if n.split("/")[0] in stages]
+    assert run(config) == [*scored, "report"]
+    assert kept.with_name("another.png").exists()
+    assert run.manifest("cam", "cam")["fingerprint"] == before["fingerprint"]
+    assert run.manifest("cam", "cam")["wall_time"] >= before["wall_time"]
+    assert run(config) == ["report"]
+
+
+def test_scoring_that_chooses_the_threshold_redoes_the_masks(run):
+    config = change(run.config, "pseudo_masks.threshold", "best")
+    run(config)
+    ran = run(replace(config, evaluation=EvaluationConfig(thresholds=(0.1, 0.2, 0.1))))
+    assert "segmenter/c2am" in ran
+    assert "irn/c2am" not in ran
+
+
+def test_files_of_another_configuration_are_removed(run):
+    run()
+    old = run.root / "cam" / "cam" / "old.safetensors"
+    old.write_text("old")
+    run(change(run.config, "cam.scales", (1.0,)))
+    assert not old.exists()
