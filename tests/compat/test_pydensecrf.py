@@ -91,6 +91,7 @@ ON_THEIR_LATTICE = {
     "features 2": features(2),
     "features 4": features(4, matrix()),
     "features 10": features(10),
+    "features 17": features(17),
     "negative compat": features(3, -1.0),
     "nothing": lambda crf, m: None,
 }
@@ -231,6 +232,36 @@ def test_the_usual_script_runs_on_a_plan_that_is_kept() -> None:
     crf.addPairwiseGaussian(2, 1)
     assert np.abs(crf.inference(3) - first[::-1]).max() > 1e-3
     assert crf._plan is None
+
+
+@pytest.mark.parametrize(("dimensions", "compiled"), [(1, 1), (16, 1), (17, 0)])
+def test_up_to_sixteen_features_are_filtered_by_the_compiled_core(
+    dimensions: int, compiled: int
+) -> None:
+    before = ops.launches["lattice_filter", "native"]
+    crf_of(ours, features(dimensions)).inference(3)
+    # Once for the normalisation, then once in each update.
+    assert ops.launches["lattice_filter", "native"] - before == 4 * compiled
+
+
+def test_the_lattice_in_pytorch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = crf_of(ours, features(4)).inference(3)
+    monkeypatch.setattr("c2am.compat.pydensecrf.filters._COMPILED_DIMENSIONS", 0)
+    assert_allclose(crf_of(ours, features(4)).inference(3), compiled, rtol=0, atol=SAME_LATTICE)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_the_number_of_threads_changes_nothing(threads: int) -> None:
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            results.append(crf_of(ours, ON_THEIR_LATTICE["matrix"]).inference(3))
+    finally:
+        torch.set_num_threads(before)
+    # torch's own products may be split otherwise.
+    assert_allclose(*results, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("labels", [1, 2, 300])

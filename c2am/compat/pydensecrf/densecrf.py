@@ -85,9 +85,10 @@ class DenseCRF:
     def inference(self, niter: int) -> np.ndarray:
         """The marginals (C, N) float32 after `niter` mean-field updates."""
         steps = arguments.whole("niter", niter, 0)
-        q = torch.softmax(-self._energies(), 1)
+        unary = self._energies()
+        q = _softmax(-unary)
         for _ in range(steps):
-            q = self._update(q)
+            q = self._update(q, unary)
         return q.T.contiguous().numpy()
 
     def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,7 +103,7 @@ class DenseCRF:
 
     def stepInference(self, Q: np.ndarray, tmp1: object = None, tmp2: object = None) -> None:
         """Update the marginals `Q (C, N)` float32 once, in place."""
-        Q[...] = self._update(self._marginals(Q)).T.numpy()
+        Q[...] = self._update(self._marginals(Q), self._energies()).T.numpy()
 
     def klDivergence(self, Q: np.ndarray) -> float:
         """Sum of Q log Q, U Q and Q times the pairwise energies, for marginals `Q (C, N)` float32.
@@ -115,12 +116,12 @@ class DenseCRF:
             energy += potential.energy(q)
         return float((q.double() * energy).sum())
 
-    def _update(self, q: Tensor) -> Tensor:
-        """(N, C) from (N, C)."""
-        energy = self._energies().clone()
+    def _update(self, q: Tensor, unary: Tensor) -> Tensor:
+        """One mean-field update; all are (N, C)."""
+        logits = -unary
         for potential in self._potentials:
-            energy += potential.energy(q)
-        return torch.softmax(-energy, 1)
+            logits -= potential.energy(q)
+        return _softmax(logits)
 
     def _energies(self) -> Tensor:
         """The unary energies, (N, C)."""
@@ -129,7 +130,8 @@ class DenseCRF:
         return self._unary.T.contiguous()
 
     def _marginals(self, q: np.ndarray) -> Tensor:
-        return torch.from_numpy(arguments.array("Q", q, np.float32, (self._nlabel, self._nvar)).T)
+        given = arguments.array("Q", q, np.float32, (self._nlabel, self._nvar))
+        return torch.from_numpy(given).T.contiguous()
 
     def _add(
         self,
@@ -256,6 +258,13 @@ class DenseCRF2D(DenseCRF):
         colours = [] if image is None else list(np.moveaxis(image, 2, 0).astype(np.float32))
         rows = zip((x, y, *colours), sigmas, strict=True)
         return np.stack([(row / np.float32(sigma)).ravel() for row, sigma in rows])
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the labels of `logits (N, C)`; torch is slow along a short last dimension."""
+    if logits.shape[1] >= 16:
+        return torch.softmax(logits, 1)
+    return torch.softmax(logits.T.contiguous(), 0).T.contiguous()
 
 
 def _is_default(compat: object, normalization: int, *sigmas: Sequence[float]) -> bool:
