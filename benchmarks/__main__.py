@@ -16,7 +16,7 @@ from benchmarks.triad import triad
 
 
 def _bench_ops(options: argparse.Namespace) -> None:
-    console = Console()
+    console = Console(width=max(140, Console().width))  # else a pipe gets tables cut at 80
     names = options.op or op_names()
     triads = {threads: triad(threads, best_device()) for threads in {1, *options.threads}}
     for op in names:

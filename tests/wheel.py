@@ -4,17 +4,15 @@ import importlib.metadata
 import sys
 from importlib import resources
 
-import c2am.kernels
 import torch
 
 import c2am
-import c2am._core
-from c2am import ops
+from c2am import _core, kernels, ops
 
 
 def main() -> None:
     """Fails where something is missing, or comes from elsewhere."""
-    for module in (c2am, c2am._core, c2am.kernels):
+    for module in (c2am, _core, kernels):
         assert module.__file__.startswith(sys.prefix), module.__file__
     assert importlib.metadata.version("c2am") == c2am.__version__
     files = resources.files("c2am")
