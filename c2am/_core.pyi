@@ -51,12 +51,7 @@ class LatticeFilter:
         """
 
 def random_walk(
-    cam: int,
-    edge: int,
-    out: int,
-    maps: int,
-    height: int,
-    width: int,
+    images: list[tuple[int, int, int, int, int, int]],
     *,
     radius: float,
     beta: float,
@@ -65,7 +60,7 @@ def random_walk(
     tolerance: float,
     threads: int,
 ) -> None:
-    """`cam`, `out`: (K, H, W), `edge`: (H, W), all float32."""
+    """Each image: `cam` (K, H, W), `edge` (H, W), `out` (K, H, W), all float32, and K, H, W."""
 
 def random_walk_cuda_scratch(maps: int, height: int, width: int, radius: float) -> int:
     """Floats of scratch memory that `random_walk_cuda` needs. Only if `has_cuda`."""

@@ -1,8 +1,11 @@
 // The Python module c2am._core: the ops over raw pointers. `c2am/ops` checks dtypes, devices,
 // contiguity and shapes before it calls in here, and owns all tensors.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <cstdint>
+#include <tuple>
+#include <vector>
 
 #include "bind.h"
 #include "dense_crf/dense_crf.h"
@@ -64,17 +67,22 @@ void bind_dense_crf(py::module_& m) {
 }
 
 void bind_random_walk(py::module_& m) {
+  using Image = std::tuple<Address, Address, Address, int64_t, int64_t, int64_t>;
   m.def(
       "random_walk",
-      [](Address cam, Address edge, Address out, int64_t maps, int64_t height, int64_t width,
-         double radius, double beta, int64_t steps, bool chebyshev, double tolerance, int threads) {
+      [](const std::vector<Image>& images, double radius, double beta, int64_t steps,
+         bool chebyshev, double tolerance, int threads) {
         py::gil_scoped_release release;
-        c2am::random_walk_cpu(pointer<const float>(cam), pointer<const float>(edge),
-                              pointer<float>(out), maps, height, width,
-                              walk_of(radius, beta, steps, chebyshev, tolerance), threads);
+        std::vector<c2am::WalkImage> batch;
+        for (const auto& [cam, edge, out, maps, height, width] : images) {
+          batch.push_back({pointer<const float>(cam), pointer<const float>(edge),
+                           pointer<float>(out), maps, height, width});
+        }
+        c2am::random_walk_batch_cpu(batch, walk_of(radius, beta, steps, chebyshev, tolerance),
+                                    threads);
       },
-      "cam"_a, "edge"_a, "out"_a, "maps"_a, "height"_a, "width"_a, py::kw_only(), "radius"_a,
-      "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a, "threads"_a);
+      "images"_a, py::kw_only(), "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a,
+      "threads"_a);
 #ifdef C2AM_WITH_CUDA
   m.def("random_walk_cuda_scratch", &c2am::random_walk_cuda_scratch, "maps"_a, "height"_a,
         "width"_a, "radius"_a);

@@ -74,7 +74,8 @@ def define(
 def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(kernel)
     def guarded(*arguments: Any) -> Any:
-        device = next(a.device for a in arguments if isinstance(a, torch.Tensor))
+        values = (a[0] if isinstance(a, list) and a else a for a in arguments)
+        device = next(value.device for value in values if isinstance(value, torch.Tensor))
         with torch.autocast(device.type, enabled=False):
             return kernel(*arguments)
 

@@ -10,7 +10,7 @@ can be a Chebyshev sum of far fewer than n products.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -55,19 +55,17 @@ def random_walk(
         TypeError, ValueError: a wrong argument, by name; `cam` not finite or `edge` not in 0..1
             (CPU only).
     """
-    checks.tensor(OP, "cam", cam, ("K", "H", "W"), checks.FEATURES)
-    checks.tensor(OP, "edge", edge, cam.shape[1:], checks.FEATURES, like=cam)
-    checks.no_gradient(OP, cam=cam, edge=edge)
-    checks.above(OP, 1, radius=radius)
-    checks.above(OP, 0, beta=beta)
-    checks.choice(OP, "method", method, ("chebyshev", "power"))
-    if steps < 0:
-        raise ValueError(f"{OP}: steps is {steps}, expected at least 0")
-    if not tolerance >= 0:
-        raise ValueError(f"{OP}: tolerance is {tolerance}, expected at least 0")
-    return torch.ops.c2am.random_walk(
-        cam, edge, float(radius), float(beta), steps, method, float(tolerance), backend
+    (result,) = random_walk_batch(
+        [cam],
+        [edge],
+        radius=radius,
+        beta=beta,
+        steps=steps,
+        method=method,
+        tolerance=tolerance,
+        backend=backend,
     )
+    return result
 
 
 def random_walk_batch(
@@ -83,131 +81,129 @@ def random_walk_batch(
 ) -> list[Tensor]:
     """`random_walk` of images of any sizes: `cams[b] (K_b, H_b, W_b)`, `edges[b] (H_b, W_b)`.
 
+    On the CPU several images are computed at a time, by the threads that torch uses.
+
     Raises:
         ValueError: not as many cams as edges; and what `random_walk` raises.
     """
     if len(cams) != len(edges):
         raise ValueError(f"{OP}: edges has {len(edges)} images, expected {len(cams)} as cams")
-    return [
-        random_walk(
-            cam,
-            edge,
-            radius=radius,
-            beta=beta,
-            steps=steps,
-            method=method,
-            tolerance=tolerance,
-            backend=backend,
-        )
-        for cam, edge in zip(cams, edges, strict=True)
-    ]
-
-
-def _native_cpu(
-    cam: Tensor,
-    edge: Tensor,
-    radius: float,
-    beta: float,
-    steps: int,
-    method: str,
-    tolerance: float,
-) -> Tensor:
-    from c2am import _core
-
-    maps, boundary = cam.float().contiguous(), edge.float().contiguous()
-    out = torch.empty_like(maps)
-    dispatch.launches[OP, "native"] += 1
-    _core.random_walk(
-        maps.data_ptr(),
-        boundary.data_ptr(),
-        out.data_ptr(),
-        *maps.shape,
-        radius=radius,
-        beta=beta,
-        steps=steps,
-        chebyshev=method == "chebyshev",
-        tolerance=tolerance,
-        threads=torch.get_num_threads(),
+    for cam, edge in zip(cams, edges, strict=True):
+        checks.tensor(OP, "cam", cam, ("K", "H", "W"), checks.FEATURES, like=cams[0])
+        checks.tensor(OP, "edge", edge, cam.shape[1:], checks.FEATURES, like=cam)
+        checks.no_gradient(OP, cam=cam, edge=edge)
+    checks.above(OP, 1, radius=radius)
+    checks.above(OP, 0, beta=beta)
+    checks.choice(OP, "method", method, ("chebyshev", "power"))
+    if steps < 0:
+        raise ValueError(f"{OP}: steps is {steps}, expected at least 0")
+    if not tolerance >= 0:
+        raise ValueError(f"{OP}: tolerance is {tolerance}, expected at least 0")
+    if not cams:
+        return []
+    return torch.ops.c2am.random_walk(
+        list(cams),
+        list(edges),
+        float(radius),
+        float(beta),
+        steps,
+        method,
+        float(tolerance),
+        backend,
     )
-    return out.to(cam.dtype)
 
 
-def _native_cuda(
-    cam: Tensor,
-    edge: Tensor,
+def _native(
+    cams: list[Tensor],
+    edges: list[Tensor],
     radius: float,
     beta: float,
     steps: int,
     method: str,
     tolerance: float,
-) -> Tensor:
+) -> list[Tensor]:
+    """In float32, on the CPU all images in one call."""
     from c2am import _core
 
-    maps, boundary = cam.float().contiguous(), edge.float().contiguous()
-    out = torch.empty_like(maps)
-    count, height, width = maps.shape
-    floats = _core.random_walk_cuda_scratch(count, height, width, radius)
-    scratch = maps.new_empty(floats)
+    maps = [cam.float().contiguous() for cam in cams]
+    boundaries = [edge.float().contiguous() for edge in edges]
+    outs = [torch.empty_like(cam) for cam in maps]
+    images = [
+        (cam.data_ptr(), edge.data_ptr(), out.data_ptr(), len(cam), *edge.shape)
+        for cam, edge, out in zip(maps, boundaries, outs, strict=True)
+    ]
+    walk: dict[str, Any] = {
+        "radius": radius,
+        "beta": beta,
+        "steps": steps,
+        "chebyshev": method == "chebyshev",
+        "tolerance": tolerance,
+    }
     dispatch.launches[OP, "native"] += 1
-    with torch.cuda.device(cam.device):
-        _core.random_walk_cuda(
-            maps.data_ptr(),
-            boundary.data_ptr(),
-            out.data_ptr(),
-            scratch.data_ptr(),
-            count,
-            height,
-            width,
-            radius=radius,
-            beta=beta,
-            steps=steps,
-            chebyshev=method == "chebyshev",
-            tolerance=tolerance,
-            stream=torch.cuda.current_stream().cuda_stream,
-        )
-    return out.to(cam.dtype)
+    if cams[0].is_cuda:
+        _queue(images, walk, cams[0].device)
+    else:
+        _core.random_walk(images, **walk, threads=torch.get_num_threads())
+    return [out.to(cam.dtype) for out, cam in zip(outs, cams, strict=True)]
+
+
+def _queue(images: Sequence[tuple[int, ...]], walk: dict[str, Any], device: torch.device) -> None:
+    """Queue the images on the current stream of a GPU."""
+    from c2am import _core
+
+    with torch.cuda.device(device):
+        stream = torch.cuda.current_stream().cuda_stream
+        for cam, edge, out, maps, height, width in images:
+            shape = maps, height, width
+            floats = _core.random_walk_cuda_scratch(*shape, walk["radius"])
+            # Freed memory goes to later work of the same stream only.
+            scratch = torch.empty(floats, device=device)
+            _core.random_walk_cuda(
+                cam, edge, out, scratch.data_ptr(), *shape, **walk, stream=stream
+            )
+
+
+def _reference(cams: list[Tensor], edges: list[Tensor], *walk: Any) -> list[Tensor]:
+    return [reference(cam, edge, *walk) for cam, edge in zip(cams, edges, strict=True)]
 
 
 def _kernel(
-    cam: Tensor,
-    edge: Tensor,
+    cams: list[Tensor],
+    edges: list[Tensor],
     radius: float,
     beta: float,
     steps: int,
     method: str,
     tolerance: float,
     backend: str,
-) -> Tensor:
-    checks.finite(OP, cam=cam)
-    checks.within(OP, "edge", edge, 0, 1)
-    compute = dispatch.resolve(OP, backend, cam.device)[1]
-    if cam.numel() == 0:
-        return torch.empty_like(cam, memory_format=torch.contiguous_format)
-    return compute(cam, edge, radius, beta, steps, method, tolerance)
+) -> list[Tensor]:
+    for cam, edge in zip(cams, edges, strict=True):
+        checks.finite(OP, cam=cam)
+        checks.within(OP, "edge", edge, 0, 1)
+    compute = dispatch.resolve(OP, backend, cams[0].device)[1]
+    results = _fake(cams)
+    used = [b for b, cam in enumerate(cams) if cam.numel() > 0]
+    if used:
+        some, their_edges = [cams[b] for b in used], [edges[b] for b in used]
+        computed = compute(some, their_edges, radius, beta, steps, method, tolerance)
+        for b, result in zip(used, computed, strict=True):
+            results[b] = result
+    return results
 
 
-def _fake(
-    cam: Tensor,
-    edge: Tensor,
-    radius: float,
-    beta: float,
-    steps: int,
-    method: str,
-    tolerance: float,
-    backend: str,
-) -> Tensor:
-    return torch.empty_like(cam, memory_format=torch.contiguous_format)
+def _fake(cams: list[Tensor], *_: Any) -> list[Tensor]:
+    return [torch.empty_like(cam, memory_format=torch.contiguous_format) for cam in cams]
 
 
 dispatch.register(
     OP,
-    cpu={"native": _native_cpu, "reference": reference},
-    cuda={"native": _native_cuda, "reference": reference},
+    cpu={"native": _native, "reference": _reference},
+    cuda={"native": _native, "reference": _reference},
 )
 dispatch.define(
     OP,
-    "(Tensor cam, Tensor edge, float radius, float beta, int steps, str method,"
-    " float tolerance, str backend) -> Tensor",
+    "(Tensor[] cams, Tensor[] edges, float radius, float beta, int steps, str method,"
+    " float tolerance, str backend) -> Tensor[]",
     kernel=_kernel,
     fake=_fake,
 )

@@ -4,12 +4,14 @@
 #include <cmath>
 
 namespace c2am {
-PaddedGrid::PaddedGrid(int64_t height, int64_t width, double radius)
+PaddedGrid::PaddedGrid(int64_t height, int64_t width, double radius, int block_rows,
+                       int block_columns)
     : height(height), width(width) {
+  const auto fill_up = [](int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; };
   const int64_t r = reach(radius);
-  stride = width + r;
-  begin = r * stride + r;
-  end = begin + height * stride;
+  stride = fill_up(fill_up(width, block_columns) + r, block_columns);
+  begin = fill_up(r * stride + r, block_columns);
+  end = begin + fill_up(height, block_rows) * stride;
   size = end + begin;
 }
 

@@ -30,10 +30,13 @@ struct RandomWalk {
 };
 
 // The grid with a margin of zeros wide enough for every displacement, flattened: neighbours are at
-// one fixed distance, walls need no tests. Rows share the margin between them.
+// one fixed distance, walls need no tests. Rows share the margin between them. Rows and columns
+// are filled up to whole blocks, which begin at multiples of `block_columns`.
 struct PaddedGrid {
-  PaddedGrid(int64_t height, int64_t width, double radius);
+  PaddedGrid(int64_t height, int64_t width, double radius, int block_rows = 1,
+             int block_columns = 1);
   int64_t index(int64_t y, int64_t x) const { return begin + y * stride + x; }
+  int64_t step(Offset o) const { return o.dy * stride + o.dx; }
 
   int64_t height, width;
   int64_t stride;      // from row to row
@@ -44,6 +47,16 @@ struct PaddedGrid {
 // cam: (K, H, W), edge: (H, W) in [0, 1], out: (K, H, W); all contiguous.
 void random_walk_cpu(const float* cam, const float* edge, float* out, int64_t maps, int64_t height,
                      int64_t width, const RandomWalk& walk, int threads);
+
+struct WalkImage {
+  const float *cam, *edge;
+  float* out;
+  int64_t maps, height, width;
+};
+
+// random_walk_cpu of several images, each by its share of the threads.
+void random_walk_batch_cpu(const std::vector<WalkImage>& images, const RandomWalk& walk,
+                           int threads);
 
 #ifdef C2AM_WITH_CUDA
 // Floats that `random_walk_cuda` needs in `scratch`.

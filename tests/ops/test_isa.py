@@ -1,4 +1,4 @@
-"""The native CAM ops compiled for each instruction set that this processor has."""
+"""The native ops compiled for each instruction set that this processor has."""
 
 import os
 import subprocess
@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-OPS = ("extract_cam", "normalize_cam", "accumulate_global_cam", "front_door_logits")
+OPS = (
+    "extract_cam",
+    "normalize_cam",
+    "accumulate_global_cam",
+    "front_door_logits",
+    "path_affinity",
+    "affinity_loss",
+    "displacement_loss",
+    "random_walk",
+)
 
 
 def python(isa: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,6 +1,8 @@
 """random_walk: native against reference, the reference against dense matrices in float64."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -122,6 +124,27 @@ def test_chebyshev_keeps_its_bound(tolerance: float) -> None:
     assert (norm(sum_ - power) <= tolerance * norm(start)).all()
 
 
+TAILS = {64: 5e-5, 80: 4e-7}
+"""Sum of the coefficients of x^256 above a degree, rounded up."""
+
+
+@pytest.mark.parametrize("degree", TAILS)
+def test_the_degree_of_256_steps(degree: int) -> None:
+    """The error in float64, of the reference; float32 adds its rounding."""
+    tail = TAILS[degree]
+    assert sum(chebyshev_coefficients(256, 0.0)[degree + 1 :]) < tail
+    tolerance = sum(chebyshev_coefficients(256, 0.0)[degree + 1 :]) * (1 + 1e-9)
+    assert len(chebyshev_coefficients(256, tolerance)) == degree + 1
+    cam, edge = (value.double() for value in maps(2, 25, 31))
+    power = ops.random_walk(cam, edge, method="power", backend="reference")
+    shortened = ops.random_walk(cam, edge, tolerance=tolerance, backend="reference")
+    error = float((shortened - power).norm() / power.norm())
+    assert error < tail
+    assert error > tail / 1e4  # it is the degree that is measured, not rounding
+    native = ops.random_walk(cam, edge, tolerance=tolerance, backend="native")
+    assert float((native - power).norm() / power.norm()) < tail + 2e-6
+
+
 @pytest.mark.parametrize("backend", ["reference", "native"])
 def test_tolerance_zero_is_the_power(backend: str) -> None:
     cam, edge = maps(2, 11, 9)
@@ -209,14 +232,60 @@ def test_the_number_of_threads_changes_nothing() -> None:
     assert results[2].equal(results[0])
 
 
-def test_batch_of_images_of_different_sizes() -> None:
-    images = [maps(2, 7, 3), maps(0, 5, 5), maps(1, 30, 20)]
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_batch_of_images_of_different_sizes(
+    backend: str, launched: Callable[[str, str], int]
+) -> None:
+    images = [maps(2, 7, 3), maps(0, 5, 5), maps(1, 30, 20), maps(5, 41, 50)]
     cams, edges = [cam for cam, _ in images], [edge for _, edge in images]
-    results = ops.random_walk_batch(cams, edges, steps=30)
+    results = ops.random_walk_batch(cams, edges, steps=30, backend=backend)
+    assert launched("random_walk", "native") == (backend == "native")  # one call for all
     for (cam, edge), result in zip(images, results, strict=True):
-        assert result.equal(ops.random_walk(cam, edge, steps=30))
-    with pytest.raises(ValueError, match="random_walk: edges has 2 images, expected 3"):
+        assert result.equal(ops.random_walk(cam, edge, steps=30, backend=backend))
+    with pytest.raises(ValueError, match="random_walk: edges has 3 images, expected 4"):
         ops.random_walk_batch(cams, edges[1:])
+    assert ops.random_walk_batch([], []) == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40)),
+    st.floats(1.1, 7),
+    st.floats(0.5, 20),
+    st.integers(0, 40),
+    st.sampled_from(METHODS),
+)
+def test_native_matches_reference_at_any_size(
+    shape: tuple[int, int, int], radius: float, beta: float, steps: int, method: Any
+) -> None:
+    cam, edge = maps(*shape)
+    walk: dict[str, Any] = {"radius": radius, "beta": beta, "steps": steps, "method": method}
+    result = ops.random_walk(cam, edge, **walk, backend="native")
+    expected = ops.random_walk(cam.double(), edge.double(), **walk, backend="reference")
+    assert_close(result.double(), expected, rtol=0, atol=TOLERANCE[torch.float32])
+
+
+LARGE = """
+import torch
+from c2am import ops
+
+def peak():  # VmHWM, since ru_maxrss begins with that of the parent
+    lines = open("/proc/self/status").read().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+cam, edge = torch.rand(3, 512, 512), torch.rand(512, 512)
+ops.random_walk(cam[:, :9, :9], edge[:9, :9], steps=1, backend="native")
+before = peak()
+ops.random_walk(cam, edge, steps=2, backend="native")
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_large_maps_take_little_memory() -> None:
+    run = subprocess.run([sys.executable, "-c", LARGE], check=True, capture_output=True, text=True)
+    megabytes = float(run.stdout)
+    assert 30 < megabytes < 100  # 34 planes of 1 MB and the vectors of the walk
 
 
 CAM, EDGE = torch.ones(2, 4, 5), torch.zeros(4, 5)
@@ -265,7 +334,8 @@ def test_memory_grows_with_the_pixels(
 @pytest.mark.parametrize("backend", ["native", "reference"])
 @pytest.mark.parametrize("method", METHODS)
 def test_opcheck(method: str, backend: str) -> None:
-    arguments = (*maps(2, 7, 3), 5.0, 10.0, 8, method, 1e-6, backend)
+    cams, edges = zip(maps(2, 7, 3), maps(0, 5, 5), strict=True)
+    arguments = (list(cams), list(edges), 5.0, 10.0, 8, method, 1e-6, backend)
     torch.library.opcheck(torch.ops.c2am.random_walk.default, arguments)
 
 
