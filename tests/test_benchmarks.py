@@ -127,7 +127,7 @@ def test_peak_memory_is_that_of_the_call(monkeypatch):
 
 
 def test_peak_memory_is_measured_in_a_process_of_its_own():
-    native = Entry("chebyshev native", 1, nothing)
+    native = Entry("native", 1, nothing)
     padded = 4 * 3 * 98 * 129  # one of the vectors of 3 maps of 94 x 125 that the walk needs
     assert padded < memory.peak_of("random_walk", 0, native, None) < 500e6
     with pytest.raises(RuntimeError, match="KeyError"):

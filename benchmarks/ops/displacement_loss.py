@@ -1,0 +1,24 @@
+"""Forward and backward on the displacement fields of a training batch (crop 512), radius 10."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from benchmarks.ops import providers
+from benchmarks.runner import Case, best_device
+from c2am.ops import displacement_loss
+
+
+def _forward_backward(field: torch.Tensor, label: torch.Tensor, *, backend: str) -> None:
+    field.grad = None
+    displacement_loss(field, label, radius=10, backend=backend).total.backward()
+
+
+def cases() -> Iterator[Case]:
+    device = best_device()
+    generator = torch.Generator().manual_seed(0)
+    field = torch.randn(4, 2, 128, 128, generator=generator).to(device).requires_grad_()
+    label = torch.randint(0, 3, (4, 128, 128), generator=generator).to(device)
+    call = partial(_forward_backward, field, label)
+    yield Case("4x2x128x128 r10", providers("displacement_loss", call, device))

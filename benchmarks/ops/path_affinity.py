@@ -1,0 +1,24 @@
+"""Forward and backward on the boundary maps of a training batch (crop 512), radius 10."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from benchmarks.ops import providers
+from benchmarks.runner import Case, best_device
+from c2am.ops import path_affinity
+
+
+def _forward_backward(edge: torch.Tensor, weight: torch.Tensor, *, backend: str) -> None:
+    edge.grad = None
+    path_affinity(edge, radius=10, backend=backend).backward(weight)
+
+
+def cases() -> Iterator[Case]:
+    device = best_device()
+    generator = torch.Generator().manual_seed(0)
+    edge = torch.rand(4, 1, 128, 128, generator=generator).to(device).requires_grad_()
+    weight = torch.randn(4, 152, 119 * 110, generator=generator).to(device)
+    call = partial(_forward_backward, edge, weight)
+    yield Case("4x1x128x128 r10", providers("path_affinity", call, device))
