@@ -1,36 +1,27 @@
-// Memory for large arrays: not initialised, aligned for vectors, and in huge pages where the system
-// has them, since touching fresh small pages is a good part of a short computation.
+// Memory for large arrays: not initialised, aligned for vectors, in huge pages where the system has
+// them, and kept for the next computation, since fresh pages cost a good part of a short one.
 #pragma once
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <type_traits>
 
 namespace c2am {
 
+// Blocks of large size are kept when they are freed, up to 256 MiB in all. Thread-safe.
+// `allocate` throws std::bad_alloc; `release` is to get the size that was asked for.
+void* allocate(size_t bytes);
+void release(void* block, size_t bytes);
+
 template <typename T>
 class Buffer {
-  static_assert(std::is_trivial_v<T>, "elements are not initialised");
+  static_assert(std::is_trivially_copyable<T>::value, "elements are not constructed");
 
  public:
   Buffer() = default;
-  explicit Buffer(int64_t size) : size_(size) {
-    constexpr size_t kLine = 64, kHugePage = size_t{1} << 21;
-    const size_t wanted = static_cast<size_t>(size) * sizeof(T);
-    const size_t alignment = wanted >= kHugePage ? kHugePage : kLine;
-    const size_t bytes = (wanted + alignment) / alignment * alignment;
-    data_.reset(static_cast<T*>(std::aligned_alloc(alignment, bytes)));
-    if (!data_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (alignment == kHugePage) madvise(data_.get(), bytes, MADV_HUGEPAGE);
-#endif
-  }
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(allocate(size * sizeof(T))), Release{size * sizeof(T)}),
+        size_(size) {}
   Buffer(int64_t size, T value) : Buffer(size) {
     for (T& element : *this) element = value;
   }
@@ -46,10 +37,11 @@ class Buffer {
   const T* end() const { return data() + size_; }
 
  private:
-  struct Free {
-    void operator()(T* data) const { std::free(data); }
+  struct Release {
+    size_t bytes = 0;
+    void operator()(T* data) const { release(data, bytes); }
   };
-  std::unique_ptr<T[], Free> data_;
+  std::unique_ptr<T[], Release> data_;
   int64_t size_ = 0;
 };
 

@@ -2,12 +2,13 @@
 #include <cmath>
 #include <limits>
 
+#include "dense_crf/correlate.h"
 #include "dense_crf/dense_crf.h"
 #include "dense_crf/features.h"
 #include "dense_crf/lattice_filter.h"
 #include "dense_crf/loops.h"
 #include "dense_crf/row.h"
-#include "dense_crf/update.h"
+#include "dense_crf/softmax.h"
 
 namespace c2am {
 namespace {
@@ -113,7 +114,7 @@ void DenseCrf::normalise(double compat, int threads) {
     }
   }
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t e = 0; e < lattice_.entries.size(); ++e) {
+  for (int64_t e = 0; e < pixels * corners; ++e) {
     lattice_.entries[e].weight *= norm[lattice_.entries[e].point];
   }
   splat_and_blur(lattice_, 1, ones.data(), values, threads);
@@ -135,70 +136,88 @@ void DenseCrf::slice(const LatticeValues& values, int width, int64_t y, float* t
 
 // rows = sum over a row of n_i k_ij n_j Q_j.
 void DenseCrf::filter_rows(State& s) const {
-  const int64_t margin = across_.radius * s.width;
+  const int64_t row_floats = width_ * s.width, margin = across_.radius * s.width;
   const auto count = static_cast<int64_t>(across_.taps.size());
+  Buffer<float> norm(row_floats);
+  for (int64_t i = 0; i < row_floats; ++i) norm[i] = across_.norm[i / s.width];
 #pragma omp parallel num_threads(s.threads)
   {
-    std::vector<float> padded(width_ * s.width + 2 * margin, 0.0f);
+    Buffer<float> padded(row_floats + 2 * margin, 0.0f);
 #pragma omp for collapse(2) schedule(static)
     for (int64_t g = 0; g < s.groups; ++g) {
       for (int64_t y = 0; y < height_; ++y) {
-        const int64_t at = g * s.stride + y * width_ * s.width;
-        loops::scale_pixels(s.width, across_.norm.data(), s.marginals.data() + at,
-                            padded.data() + margin, width_);
-        loops::correlate(padded.data(), s.width, across_.taps.data(), count, s.rows.data() + at,
-                         width_ * s.width);
-        loops::scale_pixels(s.width, across_.norm.data(), s.rows.data() + at, s.rows.data() + at,
-                            width_);
+        const int64_t at = g * s.stride + y * row_floats;
+        loops::multiply(norm.data(), s.marginals.data() + at, padded.data() + margin, row_floats);
+        loops::correlate(1, padded.data(), s.width, across_.taps.data(), count, s.rows.data() + at,
+                         0, row_floats);
+        loops::multiply(norm.data(), s.rows.data() + at, s.rows.data() + at, row_floats);
       }
     }
   }
 }
 
-// Sets the messages of the spatial kernel for the pixels of row y.
-void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, float* to) const {
+// Sets the messages of the spatial kernel for the pixels of `count` rows from y on.
+void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int count,
+                              float* to) const {
   const int64_t row_floats = width_ * s.width;
   const int64_t first = std::max<int64_t>(y - down_.radius, 0);
-  const int64_t last = std::min(y + down_.radius, height_ - 1);
+  const int64_t last = std::min(y + count - 1 + down_.radius, height_ - 1);
   std::vector<float> taps;
   for (int64_t other = first; other <= last; ++other) {
-    taps.push_back(gaussian_compat_ * down_.norm[y] * down_.norm[other] *
-                   down_.taps[other - y + down_.radius]);
+    for (int64_t row = y; row < y + count; ++row) {
+      const bool within = std::abs(other - row) <= down_.radius;
+      taps.push_back(!within ? 0.0f
+                             : gaussian_compat_ * down_.norm[row] * down_.norm[other] *
+                                   down_.taps[other - row + down_.radius]);
+    }
   }
-  loops::correlate(s.rows.data() + group * s.stride + first * row_floats, row_floats, taps.data(),
-                   static_cast<int64_t>(taps.size()), to, row_floats);
+  loops::correlate(count, s.rows.data() + group * s.stride + first * row_floats, row_floats,
+                   taps.data(), last - first + 1, to, s.groups * row_floats, row_floats);
 }
 
-// Q = softmax(-U + messages), row by row; the last time arg max instead where labels are wanted.
+// Q = softmax(-U + messages) for `count` rows; or the arg max, where labels are wanted.
+void DenseCrf::update_rows(State& s, int64_t y, int count, bool with_messages, float* messages,
+                           uint8_t* labels) const {
+  const int64_t row_floats = width_ * s.width;
+  if (with_messages) {
+    for (int64_t g = 0; g < s.groups; ++g) {
+      filter_columns(s, g, y, count, messages + g * row_floats);
+    }
+  } else {
+    std::fill_n(messages, count * s.groups * row_floats, 0.0f);
+  }
+  const std::vector<float> no_total(with_messages ? 0 : width_, 0.0f);
+  for (const int64_t end = y + count; y < end; ++y, messages += s.groups * row_floats) {
+    for (int64_t g = 0; with_messages && g < s.groups; ++g) {
+      slice(s.values[g], s.width, y, messages + g * row_floats);
+    }
+    const int64_t at = y * width_;
+    const loops::Logits logits{s.width,
+                               s.groups,
+                               width_,
+                               height_ * width_,
+                               s.relative_unary.data() + y * row_floats,
+                               with_messages ? total_.data() + at : no_total.data(),
+                               messages};
+    if (labels != nullptr) {
+      loops::arg_max(logits, s.channels, s.last.data() + at, labels + at);
+    } else {
+      loops::softmax(logits, s.marginals.data() + y * row_floats, s.last.data() + at);
+    }
+  }
+}
+
 void DenseCrf::update(State& s, bool with_messages, uint8_t* labels) const {
-  const loops::Pixels row{s.width, s.groups, width_};
-  const int64_t row_floats = width_ * s.width, pixels = height_ * width_;
-  const std::vector<float> no_total(width_, 0.0f);
+  constexpr int64_t kRows = loops::kCorrelated;
+  const int64_t whole = height_ / kRows, tasks = whole + height_ % kRows;
 #pragma omp parallel num_threads(s.threads)
   {
-    Buffer<float> logits(s.groups * row_floats);
+    Buffer<float> messages(kRows * s.groups * width_ * s.width);
 #pragma omp for schedule(static)
-    for (int64_t y = 0; y < height_; ++y) {
-      for (int64_t g = 0; g < s.groups; ++g) {
-        float* messages = logits.data() + g * row_floats;
-        if (with_messages) {
-          filter_columns(s, g, y, messages);
-          slice(s.values[g], s.width, y, messages);
-        } else {
-          std::fill_n(messages, row_floats, 0.0f);
-        }
-      }
-      const float* total = with_messages ? total_.data() + y * width_ : no_total.data();
-      float* last = s.last.data() + y * width_;
-      loops::to_logits(row, total, s.relative_unary.data() + y * row_floats, pixels, logits.data(),
-                       last);
-      if (labels != nullptr) {
-        loops::arg_max(row, s.channels, logits.data(), last, labels + y * width_);
-        continue;
-      }
-      loops::exponentials(logits.data(), s.groups * row_floats);
-      loops::exponentials(last, width_);
-      loops::normalise(row, logits.data(), s.marginals.data() + y * row_floats, pixels, last);
+    for (int64_t task = 0; task < tasks; ++task) {
+      const bool several = task < whole;
+      update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,
+                  with_messages, messages.data(), labels);
     }
   }
 }

@@ -159,15 +159,18 @@ int64_t part(int64_t n, int index, int parts) { return n * index / parts; }
 PermutohedralLattice::PermutohedralLattice(const Features& features, int threads)
     : axes(features.dimension + 1),
       points(features.points),
-      corner(points * axes),
+      corner(points * axes + kPadding),
       weight(points * axes) {
+  std::fill(corner.end() - kPadding, corner.end(), 0);
   const Grid grid(features);
   const double bits = grid.key_bits(features.dimension);
   if (!(bits < 126) || points * axes > std::numeric_limits<int32_t>::max() - 1) {
     throw std::invalid_argument(
         "dense_crf: the image is too large, or a standard deviation of a kernel too small");
   }
-  if (bits < 63) {
+  if (bits < 31) {
+    build<uint32_t>(features, grid, threads);
+  } else if (bits < 63) {
     build<uint64_t>(features, grid, threads);
   } else {
     build<WideKey>(features, grid, threads);
@@ -197,7 +200,9 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
   std::vector<int32_t> offset;
   for (const VertexTable<Key>& table : tables) {
     offset.push_back(static_cast<int32_t>(found.size()));
-    table.append_to(found, offset.back());
+    for (const Key& key : table.keys()) {
+      found.push_back({key, static_cast<int32_t>(found.size())});
+    }
   }
   sort_by_key(found, end);
   std::vector<Key> keys(1, ~Key{0});  // the missing vertex has none
@@ -218,28 +223,35 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
   divide(keys, d > 2 ? places[1] : end);
 }
 
-// Keys and keys one step further are both in order, so the neighbours are found side by side.
+// Keys and keys one step further are both in order, so the neighbours are found side by side. A
+// thread takes the vertices first .. last - 1 and those others that lie one step from between them.
 template <typename Key>
 void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step, int threads) {
-  neighbours = Buffer<int32_t>(axes * (vertices + 1) * 2);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < neighbours.size(); ++i) neighbours[i] = 0;
+  neighbours = Buffer<int32_t>(axes * (vertices + 1) * 2 + kPadding);
+  std::fill(neighbours.end() - kPadding, neighbours.end(), 0);
 #pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
   for (int axis = 0; axis < axes; ++axis) {
     for (int t = 0; t < threads; ++t) {
       int32_t* pair = neighbours.data() + axis * (vertices + 1) * 2;
-      int64_t v = 1 + part(vertices, t, threads);
-      const int64_t last = 1 + part(vertices, t + 1, threads);
-      const auto begin = keys.begin() + 1;
-      int64_t other = std::lower_bound(begin, keys.end(), keys[v] + step[axis]) - keys.begin();
-      for (; v < last; ++v) {
-        const Key wanted = keys[v] + step[axis];
-        while (other <= vertices && keys[other] < wanted) ++other;
-        if (other > vertices) break;
-        if (keys[other] != wanted) continue;
-        pair[2 * v] = static_cast<int32_t>(other);
-        pair[2 * other + 1] = static_cast<int32_t>(v);
+      const auto others_from = [&](int index) {
+        if (index == 0) return int64_t{1};
+        if (index == threads) return vertices + 1;
+        const Key wanted = keys[1 + part(vertices, index, threads)] + step[axis];
+        return std::lower_bound(keys.begin() + 1, keys.end(), wanted) - keys.begin();
+      };
+      int64_t v = 1 + part(vertices, t, threads), other = others_from(t);
+      const int64_t last = 1 + part(vertices, t + 1, threads), others = others_from(t + 1);
+      if (t == 0) pair[0] = pair[1] = 0;
+      while (v < last && other < others) {
+        const Key wanted = keys[v] + step[axis], present = keys[other];
+        const bool same = wanted == present;
+        pair[2 * v] = same ? static_cast<int32_t>(other) : 0;
+        pair[2 * other + 1] = same ? static_cast<int32_t>(v) : 0;
+        v += wanted <= present;
+        other += present <= wanted;
       }
+      for (; v < last; ++v) pair[2 * v] = 0;
+      for (; other < others; ++other) pair[2 * other + 1] = 0;
     }
   }
 }
@@ -278,7 +290,8 @@ void PermutohedralLattice::transpose(int threads) {
     }
   }
   start[vertices + 1] = sum;
-  entries = Buffer<Entry>(points * axes);
+  entries = Buffer<Entry>(points * axes + kPadding);
+  std::fill(entries.end() - kPadding, entries.end(), Entry{0, 0});
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
     for (int64_t n = part(points, t, threads); n < part(points, t + 1, threads); ++n) {

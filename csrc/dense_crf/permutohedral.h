@@ -20,6 +20,7 @@ struct Grid;
 class PermutohedralLattice {
  public:
   static constexpr int kMaxDimension = 16;
+  static constexpr int kPadding = 48;  // valid elements after the ends of arrays, to prefetch
 
   // An entry of the transpose of `corner`.
   struct Entry {

@@ -38,6 +38,33 @@ constexpr int width_for(int64_t channels) {
   return static_cast<int>(channels <= 2 ? channels : (channels + 3) / 4 * 4);
 }
 
+// Half of a vector's elements; folding halves onto each other sums them without a long chain.
+template <int W>
+C2AM_INLINE void halves(const Vector<W>& whole, Vector<W / 2>& low, Vector<W / 2>& high) {
+  std::memcpy(&low, &whole, sizeof(low));
+  std::memcpy(&high, reinterpret_cast<const char*>(&whole) + sizeof(low), sizeof(high));
+}
+template <int W>
+C2AM_INLINE float sum_of(const Vector<W>& v) {
+  if constexpr (W == 1) {
+    return v[0];
+  } else {
+    Vector<W / 2> low, high;
+    halves<W>(v, low, high);
+    return sum_of<W / 2>(low + high);
+  }
+}
+template <int W>
+C2AM_INLINE float max_of(const Vector<W>& v) {
+  if constexpr (W == 1) {
+    return v[0];
+  } else {
+    Vector<W / 2> low, high;
+    halves<W>(v, low, high);
+    return max_of<W / 2>(low > high ? low : high);
+  }
+}
+
 // W = 16 + 4 floats are a vector of 16 and a row of 4, and so on.
 template <int W>
 struct Row {
@@ -50,7 +77,9 @@ struct Row {
     tail.clear();
   }
   C2AM_INLINE void load(const float* from) {
-    c2am::load(head, from);
+    // Through its own type: GCC would take a copy of 8 bytes through an integer register.
+    typedef float Unaligned __attribute__((vector_size(kHead * sizeof(float)), aligned(4)));
+    head = *reinterpret_cast<const Unaligned*>(from);
     tail.load(from + kHead);
   }
   C2AM_INLINE void store(float* to) const {
@@ -73,19 +102,21 @@ struct Row {
     head *= factor;
     tail.scale(factor);
   }
-  C2AM_INLINE float sum() const {
-    float total = tail.sum();
-    for (int c = 0; c < kHead; ++c) total += head[c];
-    return total;
-  }
+  C2AM_INLINE float sum() const { return sum_of<kHead>(head) + tail.sum(); }
   C2AM_INLINE float max() const {
-    float top = head[0];
-    for (int c = 1; c < kHead; ++c) top = head[c] > top ? head[c] : top;
-    if constexpr (W > kHead) {
+    const float top = max_of<kHead>(head);
+    if constexpr (W == kHead) {
+      return top;
+    } else {
       const float other = tail.max();
-      top = other > top ? other : top;
+      return other > top ? other : top;
     }
-    return top;
+  }
+  // Brings a row into the cache; narrow ones mostly are there.
+  C2AM_INLINE static void prefetch(const float* from) {
+    if constexpr (W < 8) return;
+    for (int c = 0; c < W; c += 16) __builtin_prefetch(from + c);
+    if constexpr (W % 16 != 0) __builtin_prefetch(from + W - 1);
   }
 };
 
@@ -100,5 +131,36 @@ struct Row<0> {
   C2AM_INLINE void scale(float) {}
   C2AM_INLINE float sum() const { return 0; }
 };
+
+// Rows of 1 or 2 channels, side by side in one vector of 4: kNarrow<W> rows.
+template <int W>
+constexpr int kNarrow = W < 4 ? 4 / W : 1;
+
+template <int W, typename Index>
+C2AM_INLINE void load_narrow(Vector<4>& rows, const float* from, const Index& index) {
+  if constexpr (W == 2) {
+    double one, other;
+    std::memcpy(&one, from + 2 * int64_t{index(0)}, sizeof(one));
+    std::memcpy(&other, from + 2 * int64_t{index(1)}, sizeof(other));
+    typedef double Pair __attribute__((vector_size(16)));
+    const Pair pair = {one, other};
+    std::memcpy(&rows, &pair, sizeof(rows));
+  } else {
+    rows = Vector<4>{from[index(0)], from[index(1)], from[index(2)], from[index(3)]};
+  }
+}
+
+// The sum of the rows.
+template <int W>
+C2AM_INLINE void fold_narrow(Row<W>& sum, const Vector<4>& rows) {
+  Vector<2> low, high;
+  halves<4>(rows, low, high);
+  low += high;
+  if constexpr (W == 2) {
+    sum.head = low;
+  } else {
+    sum.head = Vector<1>{low[0] + low[1]};
+  }
+}
 
 }  // namespace c2am

@@ -31,22 +31,16 @@ class VertexTable {
   int32_t insert(Key key) {
     Vertex<Key>& slot = slot_of(key);
     if (slot.number < 0) {
-      const int32_t number = size_;
+      const auto number = static_cast<int32_t>(keys_.size());
       slot = {key, number};
-      if (2 * int64_t{++size_} > slots_.size()) grow();
+      keys_.push_back(key);
+      if (2 * static_cast<int64_t>(keys_.size()) > slots_.size()) grow();
       return number;
     }
     return slot.number;
   }
 
-  int32_t size() const { return size_; }
-
-  // Appends all vertices, in no particular order, with `offset` added to their numbers.
-  void append_to(std::vector<Vertex<Key>>& vertices, int32_t offset) const {
-    for (const Vertex<Key>& slot : slots_) {
-      if (slot.number >= 0) vertices.push_back({slot.key, slot.number + offset});
-    }
-  }
+  const std::vector<Key>& keys() const { return keys_; }  // by number
 
  private:
   static constexpr Vertex<Key> kFree{0, -1};
@@ -75,7 +69,7 @@ class VertexTable {
 
   Buffer<Vertex<Key>> slots_;
   int bits_ = 10;
-  int32_t size_ = 0;
+  std::vector<Key> keys_;
 };
 
 // Sorts by key, all of which are below `end`: radix sort, from the least significant digit.
