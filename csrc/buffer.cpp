@@ -13,11 +13,14 @@ namespace c2am {
 namespace {
 
 constexpr size_t kLine = 64;
-constexpr size_t kLarge = size_t{1} << 21;  // a huge page
+constexpr size_t kHugePage = size_t{1} << 21;
+constexpr size_t kLarge = size_t{1} << 17;  // from which blocks are kept
 constexpr size_t kMostKept = size_t{1} << 28;
 
+size_t alignment_of(size_t bytes) { return bytes >= kHugePage ? kHugePage : kLine; }
+
 size_t rounded(size_t bytes) {
-  const size_t unit = bytes >= kLarge ? kLarge : kLine;
+  const size_t unit = alignment_of(bytes);
   return (bytes + unit) / unit * unit;
 }
 
@@ -51,10 +54,10 @@ void* allocate(size_t wanted) {
   if (bytes >= kLarge) {
     if (void* block = take(bytes)) return block;
   }
-  void* block = std::aligned_alloc(bytes >= kLarge ? kLarge : kLine, bytes);
+  void* block = std::aligned_alloc(alignment_of(bytes), bytes);
   if (block == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
-  if (bytes >= kLarge) madvise(block, bytes, MADV_HUGEPAGE);
+  if (bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
 #endif
   return block;
 }

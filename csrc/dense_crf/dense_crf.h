@@ -45,10 +45,10 @@ class DenseCrf {
   struct State;
   void normalise(double compat, int threads);
   void slice(const LatticeValues& values, int width, int64_t y, float* to) const;
-  void filter_rows(State& s) const;
+  void filter_row(const State& s, const float* marginals, float* padded, float* to) const;
   void filter_columns(const State& s, int64_t group, int64_t y, int count, float* to) const;
   void update_rows(State& s, int64_t y, int count, bool with_messages, float* messages,
-                   uint8_t* labels) const;
+                   float* padded, uint8_t* labels) const;
   void update(State& s, bool with_messages, uint8_t* labels) const;
   void load(State& s, const float* unary) const;
   void write_marginals(const State& s, float* marginals) const;

@@ -58,7 +58,7 @@ SpatialAxis::SpatialAxis(double sigma, int64_t extent)
 // Buffers of one run. Channels, one less than classes, lie in groups of `width`: (groups, N,
 // width).
 struct DenseCrf::State {
-  State(const PermutohedralLattice& lattice, int64_t classes, int threads)
+  State(const PermutohedralLattice& lattice, const SpatialAxis& axis, int64_t classes, int threads)
       : channels(classes - 1),
         groups((channels + kLargestWidth - 1) / kLargestWidth),
         width(width_for((channels + groups - 1) / groups)),
@@ -67,7 +67,10 @@ struct DenseCrf::State {
         relative_unary(groups * stride),
         marginals(groups * stride),
         rows(groups * stride),
-        last(lattice.points) {
+        next_rows(groups * stride),
+        last(lattice.points),
+        row_norm(axis.norm.size() * width) {
+    for (int64_t i = 0; i < row_norm.size(); ++i) row_norm[i] = axis.norm[i / width];
     for (int64_t g = 0; g < groups; ++g) values.emplace_back(lattice, width);
   }
 
@@ -77,8 +80,9 @@ struct DenseCrf::State {
   int threads;
   Buffer<float> relative_unary;       // U_last - U
   Buffer<float> marginals;            // Q
-  Buffer<float> rows;                 // Q filtered along the rows
+  Buffer<float> rows, next_rows;      // Q filtered along the rows, and that of the new Q
   Buffer<float> last;                 // (N,) Q of the last class
+  Buffer<float> row_norm;             // (W, width) n along a row, for all channels
   std::vector<LatticeValues> values;  // per group
 };
 
@@ -100,10 +104,9 @@ void DenseCrf::normalise(double compat, int threads) {
   const int64_t pixels = height_ * width_;
   const int corners = lattice_.axes;
   const float gain = lattice_gain(lattice_);
-  const Buffer<float> ones(pixels, 1.0f);
   LatticeValues values(lattice_, 1);
+  splat_norm_and_blur(lattice_, Buffer<float>(pixels, 1.0f).data(), values, threads);
   Buffer<float> norm(pixels, 0.0f);
-  splat_and_blur(lattice_, 1, ones.data(), values, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t y = 0; y < height_; ++y) {
     slice(values, 1, y, norm.data() + y * width_);
@@ -113,11 +116,7 @@ void DenseCrf::normalise(double compat, int threads) {
       for (int k = 0; k < corners; ++k) lattice_.weight[n * corners + k] *= scale;
     }
   }
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t e = 0; e < pixels * corners; ++e) {
-    lattice_.entries[e].weight *= norm[lattice_.entries[e].point];
-  }
-  splat_and_blur(lattice_, 1, ones.data(), values, threads);
+  splat_norm_and_blur(lattice_, norm.data(), values, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t y = 0; y < height_; ++y) {
     float* total = total_.data() + y * width_;
@@ -134,26 +133,13 @@ void DenseCrf::slice(const LatticeValues& values, int width, int64_t y, float* t
                values.values.data(), to, y * width_, (y + 1) * width_);
 }
 
-// rows = sum over a row of n_i k_ij n_j Q_j.
-void DenseCrf::filter_rows(State& s) const {
+// to = sum over a row of n_i k_ij n_j Q_j. padded: one row, with zeros around it.
+void DenseCrf::filter_row(const State& s, const float* marginals, float* padded, float* to) const {
   const int64_t row_floats = width_ * s.width, margin = across_.radius * s.width;
   const auto count = static_cast<int64_t>(across_.taps.size());
-  Buffer<float> norm(row_floats);
-  for (int64_t i = 0; i < row_floats; ++i) norm[i] = across_.norm[i / s.width];
-#pragma omp parallel num_threads(s.threads)
-  {
-    Buffer<float> padded(row_floats + 2 * margin, 0.0f);
-#pragma omp for collapse(2) schedule(static)
-    for (int64_t g = 0; g < s.groups; ++g) {
-      for (int64_t y = 0; y < height_; ++y) {
-        const int64_t at = g * s.stride + y * row_floats;
-        loops::multiply(norm.data(), s.marginals.data() + at, padded.data() + margin, row_floats);
-        loops::correlate(1, padded.data(), s.width, across_.taps.data(), count, s.rows.data() + at,
-                         0, row_floats);
-        loops::multiply(norm.data(), s.rows.data() + at, s.rows.data() + at, row_floats);
-      }
-    }
-  }
+  loops::multiply(s.row_norm.data(), marginals, padded + margin, row_floats);
+  loops::correlate(1, padded, s.width, across_.taps.data(), count, to, 0, row_floats);
+  loops::multiply(s.row_norm.data(), to, to, row_floats);
 }
 
 // Sets the messages of the spatial kernel for the pixels of `count` rows from y on.
@@ -177,7 +163,7 @@ void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int coun
 
 // Q = softmax(-U + messages) for `count` rows; or the arg max, where labels are wanted.
 void DenseCrf::update_rows(State& s, int64_t y, int count, bool with_messages, float* messages,
-                           uint8_t* labels) const {
+                           float* padded, uint8_t* labels) const {
   const int64_t row_floats = width_ * s.width;
   if (with_messages) {
     for (int64_t g = 0; g < s.groups; ++g) {
@@ -201,8 +187,12 @@ void DenseCrf::update_rows(State& s, int64_t y, int count, bool with_messages, f
                                messages};
     if (labels != nullptr) {
       loops::arg_max(logits, s.channels, s.last.data() + at, labels + at);
-    } else {
-      loops::softmax(logits, s.marginals.data() + y * row_floats, s.last.data() + at);
+      continue;
+    }
+    loops::softmax(logits, s.marginals.data() + y * row_floats, s.last.data() + at);
+    for (int64_t g = 0; g < s.groups; ++g) {
+      const int64_t row = g * s.stride + y * row_floats;
+      filter_row(s, s.marginals.data() + row, padded, s.next_rows.data() + row);
     }
   }
 }
@@ -213,13 +203,15 @@ void DenseCrf::update(State& s, bool with_messages, uint8_t* labels) const {
 #pragma omp parallel num_threads(s.threads)
   {
     Buffer<float> messages(kRows * s.groups * width_ * s.width);
+    Buffer<float> padded((width_ + 2 * across_.radius) * s.width, 0.0f);
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < tasks; ++task) {
       const bool several = task < whole;
       update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,
-                  with_messages, messages.data(), labels);
+                  with_messages, messages.data(), padded.data(), labels);
     }
   }
+  std::swap(s.rows, s.next_rows);
 }
 
 void DenseCrf::load(State& s, const float* unary) const {
@@ -259,11 +251,10 @@ void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_
     if (labels != nullptr) std::fill_n(labels, pixels, uint8_t{0});
     return;
   }
-  State s(lattice_, classes, threads);
+  State s(lattice_, across_, classes, threads);
   load(s, unary);
   for (int64_t i = 0; i <= iterations; ++i) {
     if (i > 0) {
-      filter_rows(s);
       for (int64_t g = 0; g < s.groups; ++g) {
         splat_and_blur(lattice_, s.width, s.marginals.data() + g * s.stride, s.values[g], threads);
       }

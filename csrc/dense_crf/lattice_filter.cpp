@@ -19,16 +19,12 @@ void for_tiles(int64_t n, int threads, const Body& body) {
   for (int64_t first = 0; first < n; first += kTile) body(first, std::min(first + kTile, n));
 }
 
-}  // namespace
-
-void splat_and_blur(const PermutohedralLattice& lattice, int width, const float* from,
-                    LatticeValues& to, int threads) {
-  const int64_t rows = lattice.vertices + 1;  // with the missing vertex, which has no entries
+// Blurs to.values.
+void blur(const PermutohedralLattice& lattice, int width, LatticeValues& to, int threads) {
+  const int64_t rows = lattice.vertices + 1;  // with the missing vertex, whose values are 0
   const auto neighbours = [&](int axis) { return lattice.neighbours.data() + axis * rows * 2; };
   float *now = to.values.data(), *next = to.scratch.data();
-  for_tiles(rows, threads, [&](int64_t first, int64_t last) {
-    loops::splat(width, lattice.start.data(), lattice.entries.data(), from, now, first, last);
-  });
+  std::fill_n(now, width, 0.0f);
   const int leading = std::min(lattice.axes, 3);
   for (int axis = 0; axis < leading; ++axis) {
     for_tiles(rows, threads, [&](int64_t first, int64_t last) {
@@ -46,6 +42,26 @@ void splat_and_blur(const PermutohedralLattice& lattice, int width, const float*
     }
   }
   if (lattice.axes % 2 != 0) std::swap(to.values, to.scratch);
+}
+
+}  // namespace
+
+void splat_and_blur(const PermutohedralLattice& lattice, int width, const float* from,
+                    LatticeValues& to, int threads) {
+  for_tiles(lattice.vertices, threads, [&](int64_t first, int64_t last) {
+    loops::splat(width, lattice.groups.data(), lattice.entries.data(), from, to.values.data(),
+                 lattice.start[first + 1], lattice.start[last + 1]);
+  });
+  blur(lattice, width, to, threads);
+}
+
+void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues& to,
+                         int threads) {
+  for_tiles(lattice.vertices, threads, [&](int64_t first, int64_t last) {
+    loops::splat_norm(lattice.groups.data(), lattice.entries.data(), norm, to.values.data(),
+                      lattice.start[first + 1], lattice.start[last + 1]);
+  });
+  blur(lattice, 1, to, threads);
 }
 
 float lattice_gain(const PermutohedralLattice& lattice) {

@@ -17,9 +17,13 @@ struct LatticeValues {
   Buffer<float> values, scratch;  // (M + 1, width)
 };
 
-// The filter without the gain. from: (N, width), where loops.h lists the widths.
+// The filter without the gain. from: (N, width); see row.h for the widths.
 void splat_and_blur(const PermutohedralLattice& lattice, int width, const float* from,
                     LatticeValues& to, int threads);
+
+// Multiplies the weights of splatting by norm: (N,), and filters values of 1 (width 1).
+void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues& to,
+                         int threads);
 
 // The blur enlarges by a constant, which the result is to be multiplied by (as released by Adams
 // et al.).

@@ -7,6 +7,8 @@ namespace c2am::loops {
 namespace {
 
 using Entry = PermutohedralLattice::Entry;
+using Group = PermutohedralLattice::Group;
+constexpr int kGroup = PermutohedralLattice::kGroup;
 constexpr int kBlurAhead = PermutohedralLattice::kPadding / 2;
 constexpr int kAhead = PermutohedralLattice::kPadding;  // entries, of the prefetching
 
@@ -24,58 +26,55 @@ C2AM_INLINE void weights_of(Vector<4>& weights, const Entry* entries) {
   }
 }
 
-// The sum over the entries first .. last - 1 of rows of less than 4 channels.
+// The sum over a group.
 template <int W>
-C2AM_INLINE void splat_narrow(Row<W>& sum, const Entry* entries, int32_t first, int32_t last,
-                              const float* from) {
-  Vector<4> wide = {}, rows, weights;
-  for (; first + kNarrow<W> <= last; first += kNarrow<W>) {
-    for (int i = 0; i < kNarrow<W>; ++i) {
-      __builtin_prefetch(from + int64_t{entries[first + kAhead + i].point} * W);
+C2AM_INLINE void splat_group(Row<W>& sum, const Entry* entries, const float* from) {
+  for (int i = 0; i < kGroup; ++i) {
+    Row<W>::prefetch(from + int64_t{entries[i + kAhead].point} * W);
+  }
+  if constexpr (W < 4) {
+    Vector<4> rows, weights, wide = {};
+    for (int i = 0; i < kGroup; i += kNarrow<W>) {
+      load_narrow<W>(rows, from, [&](int k) { return entries[i + k].point; });
+      weights_of<W>(weights, entries + i);
+      wide += weights * rows;
     }
-    load_narrow<W>(rows, from, [&](int i) { return entries[first + i].point; });
-    weights_of<W>(weights, entries + first);
-    wide += weights * rows;
-  }
-  fold_narrow(sum, wide);
-  for (Row<W> value; first < last; ++first) {
-    value.load(from + int64_t{entries[first].point} * W);
-    sum.add(entries[first].weight, value);
+    fold_narrow(sum, wide);
+  } else {
+    Row<W> value;
+    sum.clear();
+    for (int i = 0; i < kGroup; ++i) {
+      value.load(from + int64_t{entries[i].point} * W);
+      sum.add(entries[i].weight, value);
+    }
   }
 }
 
+// Without a branch at the end of a vertex, which could not be foreseen: every group stores the sum
+// so far.
 template <int W>
-C2AM_INLINE void splat_wide(Row<W>& sum, const Entry* entries, int32_t first, int32_t last,
-                            const float* from) {
-  Row<W> odd, value;  // a second sum, since one would wait for itself
-  sum.clear();
-  odd.clear();
-  for (; first + 1 < last; first += 2) {
-    Row<W>::prefetch(from + int64_t{entries[first + kAhead].point} * W);
-    Row<W>::prefetch(from + int64_t{entries[first + kAhead + 1].point} * W);
-    value.load(from + int64_t{entries[first].point} * W);
-    sum.add(entries[first].weight, value);
-    value.load(from + int64_t{entries[first + 1].point} * W);
-    odd.add(entries[first + 1].weight, value);
-  }
-  if (first < last) {
-    value.load(from + int64_t{entries[first].point} * W);
-    sum.add(entries[first].weight, value);
-  }
-  sum.add(odd);
-}
-
-template <int W>
-C2AM_INLINE void splat_rows(const int32_t* start, const Entry* entries, const float* from,
+C2AM_INLINE void splat_rows(const Group* groups, const Entry* entries, const float* from,
                             float* values, int64_t first, int64_t last) {
-  for (int64_t v = first; v < last; ++v) {
-    Row<W> sum;
-    if constexpr (W < 4) {
-      splat_narrow(sum, entries, start[v], start[v + 1], from);
-    } else {
-      splat_wide(sum, entries, start[v], start[v + 1], from);
+  Row<W> sum, so_far;
+  so_far.clear();
+  for (int64_t g = first; g < last; ++g) {
+    splat_group(sum, entries + g * kGroup, from);
+    sum.add(groups[g].carry, so_far);
+    sum.store(values + int64_t{groups[g].vertex} * W);
+    so_far = sum;
+  }
+}
+
+C2AM_INLINE void splat_norm_body(const Group* groups, Entry* entries, const float* norm,
+                                 float* values, int64_t first, int64_t last) {
+  float sum = 0;
+  for (int64_t g = first; g < last; ++g) {
+    sum *= groups[g].carry;
+    for (Entry* entry = entries + g * kGroup; entry < entries + (g + 1) * kGroup; ++entry) {
+      entry->weight *= norm[entry->point];
+      sum += entry->weight;
     }
-    sum.store(values + v * W);
+    values[groups[g].vertex] = sum;
   }
 }
 
@@ -84,8 +83,10 @@ C2AM_INLINE void blur_rows(const int32_t* neighbours, const float* from, float* 
                            int64_t last) {
   for (int64_t v = first; v < last; ++v) {
     Row<W> self, one, other;
-    Row<W>::prefetch(from + int64_t{neighbours[2 * (v + kBlurAhead)]} * W);
-    Row<W>::prefetch(from + int64_t{neighbours[2 * (v + kBlurAhead) + 1]} * W);
+    if constexpr (W > 4) {
+      Row<W>::prefetch(from + int64_t{neighbours[2 * (v + kBlurAhead)]} * W);
+      Row<W>::prefetch(from + int64_t{neighbours[2 * (v + kBlurAhead) + 1]} * W);
+    }
     self.load(from + v * W);
     one.load(from + int64_t{neighbours[2 * v]} * W);
     other.load(from + int64_t{neighbours[2 * v + 1]} * W);
@@ -107,14 +108,16 @@ C2AM_INLINE void slice_rows(int corners, const int32_t* corner, const float* wei
     if constexpr (W == 2) {
       Vector<4> wide = {}, rows;
       for (; k + 2 <= corners; k += 2) {
+        Row<2> weights;
         load_narrow<2>(rows, values, [&](int i) { return corner[k + i]; });
-        wide += Vector<4>{weight[k], weight[k], weight[k + 1], weight[k + 1]} * rows;
+        weights.load(weight + k);
+        wide += __builtin_shufflevector(weights.head, weights.head, 0, 0, 1, 1) * rows;
       }
       fold_narrow(value, wide);
       sum.add(value);
     }
     for (; k < corners; ++k) {
-      Row<W>::prefetch(values + int64_t{corner[k + kAhead]} * W);
+      if constexpr (W > 4) Row<W>::prefetch(values + int64_t{corner[k + kAhead]} * W);
       value.load(values + int64_t{corner[k]} * W);
       sum.add(weight[k], value);
     }
@@ -122,9 +125,10 @@ C2AM_INLINE void slice_rows(int corners, const int32_t* corner, const float* wei
   }
 }
 
-C2AM_INLINE void splat_body(int width, const int32_t* start, const Entry* entries,
-                            const float* from, float* values, int64_t first, int64_t last){
-    C2AM_FOR_WIDTH(width, splat_rows, (start, entries, from, values, first, last))}
+C2AM_INLINE void splat_body(int width, const Group* groups, const Entry* entries, const float* from,
+                            float* values, int64_t first, int64_t last) {
+  C2AM_FOR_WIDTH(width, splat_rows, (groups, entries, from, values, first, last))
+}
 
 C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const float* from, float* to,
                            int64_t first, int64_t last){
@@ -142,9 +146,13 @@ C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const
 }  // namespace
 
 C2AM_DISPATCH(splat,
-              (int width, const int32_t* start, const Entry* entries, const float* from,
+              (int width, const Group* groups, const Entry* entries, const float* from,
                float* values, int64_t first, int64_t last),
-              (width, start, entries, from, values, first, last))
+              (width, groups, entries, from, values, first, last))
+C2AM_DISPATCH(splat_norm,
+              (const Group* groups, Entry* entries, const float* norm, float* values, int64_t first,
+               int64_t last),
+              (groups, entries, norm, values, first, last))
 C2AM_DISPATCH(blur,
               (int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
                int64_t last),

@@ -8,9 +8,15 @@
 
 namespace c2am::loops {
 
-// values[v] = sum of weight * from[point] over the entries of the vertices first .. last - 1.
-void splat(int width, const int32_t* start, const PermutohedralLattice::Entry* entries,
-           const float* from, float* values, int64_t first, int64_t last);
+// values[v] = sum of weight * from[point] over the entries of the vertices of some groups, from the
+// first group of a vertex to the last one of another.
+void splat(int width, const PermutohedralLattice::Group* groups,
+           const PermutohedralLattice::Entry* entries, const float* from, float* values,
+           int64_t first, int64_t last);
+
+// Multiplies the weights of such entries by norm[point], and sets values[v] to their sum.
+void splat_norm(const PermutohedralLattice::Group* groups, PermutohedralLattice::Entry* entries,
+                const float* norm, float* values, int64_t first, int64_t last);
 
 // to[v] = from[v] + (from[neighbour] + from[other neighbour]) / 2 along one axis.
 void blur(int width, const int32_t* neighbours, const float* from, float* to, int64_t first,

@@ -280,23 +280,37 @@ void PermutohedralLattice::transpose(int threads) {
     for (int64_t i = part(points, t, threads) * axes; i < last; ++i) ++next[t][corner[i]];
   }
   start = Buffer<int32_t>(vertices + 2);
-  int32_t sum = 0;
+  int32_t sum = 0;  // of groups
   for (int64_t v = 0; v <= vertices; ++v) {
     start[v] = sum;
+    int32_t at = sum * kGroup;
     for (Buffer<int32_t>& of_thread : next) {
       const int32_t count = of_thread[v];
-      of_thread[v] = sum;
-      sum += count;
+      of_thread[v] = at;
+      at += count;
     }
+    sum = (at + kGroup - 1) / kGroup;
   }
   start[vertices + 1] = sum;
-  entries = Buffer<Entry>(points * axes + kPadding);
+  groups = Buffer<Group>(sum);
+  entries = Buffer<Entry>(int64_t{sum} * kGroup + kPadding);
   std::fill(entries.end() - kPadding, entries.end(), Entry{0, 0});
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int t = 0; t < threads; ++t) {
-    for (int64_t n = part(points, t, threads); n < part(points, t + 1, threads); ++n) {
-      for (int64_t i = n * axes; i < (n + 1) * axes; ++i) {
-        entries[next[t][corner[i]]++] = {static_cast<int32_t>(n), weight[i]};
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t v = 1; v <= vertices; ++v) {
+      for (int32_t g = start[v]; g < start[v + 1]; ++g) {
+        groups[g] = {static_cast<int32_t>(v), g == start[v] ? 0.0f : 1.0f};
+      }
+      std::fill_n(entries.data() + (int64_t{start[v + 1]} - 1) * kGroup, kGroup, Entry{0, 0});
+    }
+#pragma omp for schedule(static)
+    for (int t = 0; t < threads; ++t) {
+      for (int64_t n = part(points, t, threads); n < part(points, t + 1, threads); ++n) {
+        for (int64_t i = n * axes; i < (n + 1) * axes; ++i) {
+          __builtin_prefetch(&entries[next[t][corner[i + kPadding]]], 1);
+          entries[next[t][corner[i]]++] = {static_cast<int32_t>(n), weight[i]};
+        }
       }
     }
   }

@@ -22,10 +22,15 @@ class PermutohedralLattice {
   static constexpr int kMaxDimension = 16;
   static constexpr int kPadding = 48;  // valid elements after the ends of arrays, to prefetch
 
-  // An entry of the transpose of `corner`.
+  // The transpose of `corner`, in groups of entries of one vertex; zeros fill up the last group.
+  static constexpr int kGroup = 4;
   struct Entry {
     int32_t point;
     float weight;
+  };
+  struct Group {
+    int32_t vertex;
+    float carry;  // 0 in a vertex's first group, else 1: what to keep of the sum so far
   };
 
   // Throws std::invalid_argument if the features are so many standard deviations wide that keys do
@@ -41,8 +46,9 @@ class PermutohedralLattice {
   // From vertex blocks[b] to blocks[b + 1] - 1 are all vertices with some first two coordinates, so
   // that only the axes 0, 1 and 2 lead out of a block.
   std::vector<int32_t> blocks;
-  Buffer<int32_t> start;  // (M + 2,) entries start[v] .. start[v + 1] - 1 belong to vertex v
-  Buffer<Entry> entries;  // ((d + 1) N,) by vertex, then by point
+  Buffer<int32_t> start;  // (M + 2,) groups start[v] .. start[v + 1] - 1 belong to vertex v
+  Buffer<Group> groups;   // (G,)
+  Buffer<Entry> entries;  // (G, kGroup) by vertex, then by point
 
  private:
   template <typename Key>

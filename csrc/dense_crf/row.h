@@ -112,11 +112,10 @@ struct Row {
       return other > top ? other : top;
     }
   }
-  // Brings a row into the cache; narrow ones mostly are there.
+  // Brings a row into the cache.
   C2AM_INLINE static void prefetch(const float* from) {
-    if constexpr (W < 8) return;
     for (int c = 0; c < W; c += 16) __builtin_prefetch(from + c);
-    if constexpr (W % 16 != 0) __builtin_prefetch(from + W - 1);
+    if constexpr (W > 4) __builtin_prefetch(from + W - 1);
   }
 };
 
