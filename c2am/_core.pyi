@@ -19,6 +19,7 @@ class DenseCrf:
         bilateral_sxy: float,
         bilateral_srgb: float,
         bilateral_compat: float,
+        exact: bool,
         threads: int,
     ) -> None: ...
     def run(
@@ -29,6 +30,7 @@ class DenseCrf:
         labels: int,
         classes: int,
         iterations: int,
+        half: bool,
         threads: int,
     ) -> None:
         """`unary`: (C, H, W) float32; gives either `marginals`, likewise, or `labels` (H, W) uint8.

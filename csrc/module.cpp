@@ -30,25 +30,25 @@ void bind_dense_crf(py::module_& m) {
   py::class_<c2am::DenseCrf>(m, "DenseCrf")
       .def(py::init([](Address image, int64_t height, int64_t width, double gaussian_sxy,
                        double gaussian_compat, double bilateral_sxy, double bilateral_srgb,
-                       double bilateral_compat, int threads) {
+                       double bilateral_compat, bool exact, int threads) {
              const c2am::DenseCrfKernels kernels{gaussian_sxy, gaussian_compat, bilateral_sxy,
                                                  bilateral_srgb, bilateral_compat};
              py::gil_scoped_release release;
-             return new c2am::DenseCrf(pointer<const uint8_t>(image), height, width, kernels,
+             return new c2am::DenseCrf(pointer<const uint8_t>(image), height, width, kernels, exact,
                                        threads);
            }),
            "image"_a, "height"_a, "width"_a, py::kw_only(), "gaussian_sxy"_a, "gaussian_compat"_a,
-           "bilateral_sxy"_a, "bilateral_srgb"_a, "bilateral_compat"_a, "threads"_a)
+           "bilateral_sxy"_a, "bilateral_srgb"_a, "bilateral_compat"_a, "exact"_a, "threads"_a)
       .def(
           "run",
           [](const c2am::DenseCrf& crf, Address unary, Address marginals, Address labels,
-             int64_t classes, int64_t iterations, int threads) {
+             int64_t classes, int64_t iterations, bool half, int threads) {
             py::gil_scoped_release release;
             crf.run(pointer<const float>(unary), pointer<float>(marginals),
-                    pointer<uint8_t>(labels), classes, iterations, threads);
+                    pointer<uint8_t>(labels), classes, iterations, half, threads);
           },
           "unary"_a, py::kw_only(), "marginals"_a, "labels"_a, "classes"_a, "iterations"_a,
-          "threads"_a);
+          "half"_a, "threads"_a);
   py::class_<c2am::LatticeFilter>(m, "LatticeFilter")
       .def(py::init([](Address features, int64_t points, int dimension, int threads) {
              py::gil_scoped_release release;

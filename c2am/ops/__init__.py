@@ -5,12 +5,7 @@ See `docs/ops.md`. Every op takes `backend="auto" | "reference" | "native" | "tr
 
 from c2am.ops.accumulate_global_cam import accumulate_global_cam
 from c2am.ops.affinity_loss import AffinityLosses, affinity_loss
-from c2am.ops.dense_crf import (
-    DenseCrfPlan,
-    dense_crf,
-    unary_from_labels,
-    unary_from_softmax,
-)
+from c2am.ops.dense_crf import DenseCrfPlan, dense_crf
 from c2am.ops.dispatch import BackendError, available, backend_of, launches
 from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
@@ -19,6 +14,7 @@ from c2am.ops.normalize_cam import normalize_cam
 from c2am.ops.path_affinity import path_affinity
 from c2am.ops.paths import path_offsets
 from c2am.ops.random_walk import random_walk, random_walk_batch
+from c2am.ops.unary import unary_from_labels, unary_from_softmax
 
 __all__ = [
     "AffinityLosses",

@@ -5,7 +5,7 @@ the bilateral one is filtered on the permutohedral lattice (Adams et al. 2010).
 """
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,6 +15,10 @@ from c2am.ops.dense_crf_reference import Kernels, ReferenceCrf
 
 OP = "dense_crf"
 MAX_CLASSES = 255
+
+Method = Literal["lattice", "exact"]
+Precision = Literal["single", "half"]
+Output = Literal["marginals", "labels"]
 
 
 def dense_crf(
@@ -27,10 +31,12 @@ def dense_crf(
     bilateral_sxy: float = 50.0,
     bilateral_srgb: float = 5.0,
     bilateral_compat: float = 10.0,
-    method: Literal["lattice", "exact"] = "lattice",
+    method: Method = "lattice",
+    precision: Precision = "single",
+    output: Output = "marginals",
     backend: str = "auto",
 ) -> Tensor:
-    """Marginals of a dense CRF.
+    """Marginals of a dense CRF, or the labels that they make the most probable.
 
     Args:
         image: (H, W, 3) or (B, H, W, 3) uint8.
@@ -41,11 +47,15 @@ def dense_crf(
         bilateral_sxy: Standard deviation of the bilateral kernel, in pixels.
         bilateral_srgb: The same in grey levels (0..255).
         bilateral_compat: Its weight.
-        method: `exact` sums over all pairs of pixels, in O(N^2), with the reference only.
+        method: `exact` sums the bilateral kernel over all pairs of pixels, in O(N^2).
+        precision: `half` stores the values on the lattice in 16 bits (native; arithmetic stays
+            in float32), which changes about one label in 100,000.
+        output: `labels` for the arg max of Q, without its (C, H, W) array.
         backend: See `docs/ops.md`. The native one computes in float32.
 
     Returns:
-        The marginals Q, of the shape and dtype of `unary`. Not differentiable.
+        The marginals Q, of the shape and dtype of `unary`, or labels (H, W) or (B, H, W) uint8.
+        Not differentiable.
 
     Raises:
         TypeError, ValueError: a wrong argument, by name; `unary` not finite (CPU only).
@@ -56,10 +66,10 @@ def dense_crf(
     batch = ("B",) if isinstance(unary, Tensor) and unary.ndim == 4 else ()
     _check_image(image, batch, kernels)
     _check_unary(unary, image, iterations)
-    checks.choice(OP, "method", method, ("lattice", "exact"))
+    options = _options(method, precision, output)
     images, unaries = (image, unary) if batch else (image[None], unary[None])
     result = torch.ops.c2am.dense_crf(
-        images, unaries, iterations, [float(k) for k in kernels], method, backend
+        images, unaries, iterations, [float(k) for k in kernels], *options, backend
     )
     return result if batch else result[0]
 
@@ -67,7 +77,8 @@ def dense_crf(
 class DenseCrfPlan:
     """The kernels of one image, for several inferences on it: `plan(unary, iterations=10)`.
 
-    Building them is a good part of the cost of `dense_crf`, whose arguments these are.
+    Building them is a good part of the cost of `dense_crf`, whose arguments these are. Several
+    threads may call a plan at once.
     """
 
     def __init__(
@@ -79,66 +90,30 @@ class DenseCrfPlan:
         bilateral_sxy: float = 50.0,
         bilateral_srgb: float = 5.0,
         bilateral_compat: float = 10.0,
+        method: Method = "lattice",
+        precision: Precision = "single",
         backend: str = "auto",
     ) -> None:
         kernels = Kernels(
             gaussian_sxy, gaussian_compat, bilateral_sxy, bilateral_srgb, bilateral_compat
         )
         _check_image(image, (), kernels)
+        _options(method, precision, "marginals")
         self._image = image
-        self._infer = dispatch.resolve(OP, backend, image.device)[1](image, kernels)
+        self._crf = dispatch.resolve(OP, backend, image.device)[1](
+            image, kernels, method, precision
+        )
 
-    def __call__(self, unary: Tensor, *, iterations: int = 10) -> Tensor:
-        """Marginals (C, H, W) for `unary (C, H, W)`; see `dense_crf`."""
+    def __call__(
+        self, unary: Tensor, *, iterations: int = 10, output: Output = "marginals"
+    ) -> Tensor:
+        """Marginals (C, H, W) or labels (H, W) for `unary (C, H, W)`; see `dense_crf`."""
         _check_unary(unary, self._image, iterations)
+        checks.choice(OP, "output", output, get_args(Output))
         checks.finite(OP, unary=unary)
-        return self._infer(unary, iterations)
-
-
-def unary_from_labels(
-    labels: Tensor, num_classes: int, gt_prob: float, *, ignore: int | None = None
-) -> Tensor:
-    """Energies of a label map that is right with probability `gt_prob`.
-
-    Args:
-        labels: (H, W) integer, 0..C-1 or `ignore`.
-        num_classes: C.
-        gt_prob: Probability of a pixel's label, in (0, 1); the other classes share the rest.
-        ignore: Pixels with this label get the same energy for every class.
-
-    Returns:
-        (C, H, W) float32, the values of pydensecrf's function of this name.
-
-    Raises:
-        TypeError, ValueError: a wrong argument, by name.
-    """
-    op = "unary_from_labels"
-    checks.tensor(op, "labels", labels, ("H", "W"), checks.INTEGERS)
-    if not 0 < gt_prob < 1:
-        raise ValueError(f"{op}: gt_prob is {gt_prob}, expected a number between 0 and 1")
-    unsure = torch.zeros_like(labels, dtype=torch.bool) if ignore is None else labels == ignore
-    index = labels.long().masked_fill(unsure, 0)
-    if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < num_classes:
-        got = f"has values from {int(index.min())} to {int(index.max())}"
-        raise ValueError(f"{op}: labels {got}, expected 0 to {num_classes - 1}")
-    others = -math.log((1 - gt_prob) / max(num_classes - 1, 1))
-    unary = torch.full((num_classes, *labels.shape), others, device=labels.device)
-    unary.scatter_(0, index[None], -math.log(gt_prob))
-    return unary.masked_fill_(unsure, math.log(num_classes))
-
-
-def unary_from_softmax(probabilities: Tensor, *, clip: float = 1e-5) -> Tensor:
-    """Energies -log p of `probabilities (C, H, W)`, which are raised to `clip` at least.
-
-    Raises:
-        TypeError, ValueError: a wrong argument, by name; not in 0..1 (CPU only).
-    """
-    op = "unary_from_softmax"
-    checks.tensor(op, "probabilities", probabilities, ("C", "H", "W"), checks.FEATURES)
-    checks.within(op, "probabilities", probabilities, 0, 1 + 1e-3)
-    checks.above(op, 0, clip=clip)
-    wide = probabilities.to(checks.accumulation_dtype(probabilities.dtype))
-    return -wide.clamp(clip, 1).log()
+        result = _empty(unary, output)
+        self._crf(unary, iterations, result)
+        return result
 
 
 def _check_image(image: Tensor, batch: tuple[str, ...], kernels: Kernels) -> None:
@@ -159,35 +134,68 @@ def _check_unary(unary: Tensor, image: Tensor, iterations: int) -> None:
         raise ValueError(f"{OP}: iterations is {iterations}, expected at least 0")
 
 
+def _options(method: str, precision: str, output: str) -> tuple[str, str, str]:
+    checks.choice(OP, "method", method, get_args(Method))
+    checks.choice(OP, "precision", precision, get_args(Precision))
+    checks.choice(OP, "output", output, get_args(Output))
+    return method, precision, output
+
+
+def _empty(unary: Tensor, output: str) -> Tensor:
+    """The result for `unary (..., C, H, W)`."""
+    if output == "marginals":
+        return torch.empty_like(unary, memory_format=torch.contiguous_format)
+    *batch, _, height, width = unary.shape
+    return unary.new_empty((*batch, height, width), dtype=torch.uint8)
+
+
 class _NativeCrf:
     """The compiled CRF of `image (H, W, 3)` uint8 on the CPU."""
 
-    def __init__(self, image: Tensor, kernels: Kernels) -> None:
+    def __init__(self, image: Tensor, kernels: Kernels, method: str, precision: str) -> None:
         from c2am import _core
 
         pixels = image.contiguous()
         height, width, _ = pixels.shape
+        self._half = precision == "half"
         self._crf = _core.DenseCrf(
             pixels.data_ptr(),
             height,
             width,
             **kernels._asdict(),
+            exact=method == "exact",
             threads=torch.get_num_threads(),
         )
 
-    def __call__(self, unary: Tensor, iterations: int) -> Tensor:
+    def __call__(self, unary: Tensor, iterations: int, result: Tensor) -> None:
+        """Write marginals or labels into `result`, as its dtype says."""
+        labels = result.dtype == torch.uint8
         energy = unary.to(torch.float32).contiguous()
-        marginals = torch.empty_like(energy)
+        direct = labels or result.dtype == torch.float32
+        written = result if direct else torch.empty_like(energy)
         dispatch.launches[OP, "native"] += 1
         self._crf.run(
             energy.data_ptr(),
-            marginals=marginals.data_ptr(),
-            labels=0,
+            marginals=0 if labels else written.data_ptr(),
+            labels=written.data_ptr() if labels else 0,
             classes=len(energy),
             iterations=iterations,
+            half=self._half,
             threads=torch.get_num_threads(),
         )
-        return marginals.to(unary.dtype)
+        if not direct:
+            result.copy_(written)
+
+
+class _ReferenceCrf:
+    """The CRF in plain PyTorch; its precision is that of the unaries."""
+
+    def __init__(self, image: Tensor, kernels: Kernels, method: str, precision: str) -> None:
+        self._crf = ReferenceCrf(image, kernels, exact=method == "exact")
+
+    def __call__(self, unary: Tensor, iterations: int, result: Tensor) -> None:
+        marginals = self._crf(unary, iterations)
+        result.copy_(marginals.argmax(0) if result.dtype == torch.uint8 else marginals)
 
 
 def _kernel(
@@ -196,19 +204,16 @@ def _kernel(
     iterations: int,
     kernels: list[float],
     method: str,
+    precision: str,
+    output: str,
     backend: str,
 ) -> Tensor:
     checks.finite(OP, unary=unary)
-    if method == "exact" and backend not in ("auto", "reference"):
-        raise dispatch.BackendError(f"{OP}: method 'exact' has the backend 'reference' only")
-    compute = dispatch.resolve(OP, backend, image.device)[1]
-    result = torch.empty_like(unary, memory_format=torch.contiguous_format)
+    build = dispatch.resolve(OP, backend, image.device)[1]
+    result = _empty(unary, output)
     for b in range(len(image)):
-        if method == "exact":
-            crf = ReferenceCrf(image[b], Kernels(*kernels), exact=True)
-        else:
-            crf = compute(image[b], Kernels(*kernels))
-        result[b] = crf(unary[b], iterations)
+        crf = build(image[b], Kernels(*kernels), method, precision)
+        crf(unary[b], iterations, result[b])
     return result
 
 
@@ -218,20 +223,22 @@ def _fake(
     iterations: int,
     kernels: list[float],
     method: str,
+    precision: str,
+    output: str,
     backend: str,
 ) -> Tensor:
-    return torch.empty_like(unary, memory_format=torch.contiguous_format)
+    return _empty(unary, output)
 
 
 dispatch.register(
     OP,
-    cpu={"native": _NativeCrf, "reference": ReferenceCrf},
-    cuda={"reference": ReferenceCrf},
+    cpu={"native": _NativeCrf, "reference": _ReferenceCrf},
+    cuda={"reference": _ReferenceCrf},
 )
 dispatch.define(
     OP,
-    "(Tensor image, Tensor unary, int iterations, float[] kernels, str method, str backend)"
-    " -> Tensor",
+    "(Tensor image, Tensor unary, int iterations, float[] kernels, str method, str precision,"
+    " str output, str backend) -> Tensor",
     kernel=_kernel,
     fake=_fake,
 )

@@ -26,5 +26,5 @@ def crf_plan(image: Tensor, config: CrfConfig) -> ops.DenseCrfPlan:
 
 
 def infer(plan: ops.DenseCrfPlan, unary: Tensor, config: CrfConfig) -> Tensor:
-    """Marginals (C, H, W) for `unary (C, H, W)`, after the configured iterations."""
-    return plan(unary, iterations=config.iterations)
+    """Labels (H, W) uint8 for `unary (C, H, W)`, after the configured iterations."""
+    return plan(unary, iterations=config.iterations, output="labels")

@@ -63,13 +63,13 @@ def confident_labels(image: Tensor, cams: ClassMaps, config: IrnLabelsConfig) ->
     background = refined(plan, maps, config.bg_threshold, config)
     values = F.pad(cams.classes.to(image.device) + 1, (1, 0))
     unsure = torch.where(background > 0, VOID, 0)
-    return torch.where(foreground > 0, values[foreground], unsure).to(torch.uint8)
+    return torch.where(foreground > 0, values[foreground.long()], unsure).to(torch.uint8)
 
 
 def refined(
     plan: ops.DenseCrfPlan, cams: Tensor, threshold: float, config: IrnLabelsConfig
 ) -> Tensor:
-    """(H, W) int64 arg-max in 0..K (0 is background) of [threshold, maps] after the CRF."""
+    """(H, W) uint8 arg-max in 0..K (0 is background) of [threshold, maps] after the CRF."""
     labels = F.pad(cams, (0, 0, 0, 0, 1, 0), value=threshold).argmax(0)
     unary = ops.unary_from_labels(labels, len(cams) + 1, gt_prob=config.gt_prob)
-    return infer(plan, unary, config.crf).argmax(0)
+    return infer(plan, unary, config.crf)

@@ -111,9 +111,9 @@ def write_masks(
 
 
 def refine(image: Tensor, probability: Tensor, config: CrfConfig) -> Tensor:
-    """(H, W) arg-max of the CRF's marginals, for `image (H,W,3)` and `probability (N,H,W)`."""
+    """(H, W) uint8 labels of the CRF, for `image (H,W,3)` and `probability (N,H,W)`."""
     unary = ops.unary_from_softmax(probability)
-    return infer(crf_plan(image, config), unary, config).argmax(0)
+    return infer(crf_plan(image, config), unary, config)
 
 
 def mean_subtracted(image: Tensor) -> Tensor:

@@ -6,11 +6,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "buffer.h"
-#include "dense_crf/lattice_filter.h"
-#include "dense_crf/permutohedral.h"
+#include "dense_crf/bilateral.h"
 
 namespace c2am {
 
@@ -32,19 +32,18 @@ struct SpatialAxis {
 // The kernels of one image, for any number of unaries on it.
 class DenseCrf {
  public:
-  // image: (H, W, 3) uint8
+  // image: (H, W, 3) uint8. exact: sum the bilateral kernel over all pairs of pixels, in O(N^2).
   DenseCrf(const uint8_t* image, int64_t height, int64_t width, const DenseCrfKernels& kernels,
-           int threads);
+           bool exact, int threads);
 
   // unary: (C, H, W) energies. Gives either marginals: (C, H, W) or labels: (H, W), the class of
   // the largest; the other one is null. The result does not depend on `threads`.
+  // half: store lattice values in 16 bits.
   void run(const float* unary, float* marginals, uint8_t* labels, int64_t classes,
-           int64_t iterations, int threads) const;
+           int64_t iterations, bool half, int threads) const;
 
  private:
   struct State;
-  void normalise(double compat, int threads);
-  void slice(const LatticeValues& values, int width, int64_t y, float* to) const;
   void filter_row(const State& s, const float* marginals, float* padded, float* to) const;
   void filter_columns(const State& s, int64_t group, int64_t y, int count, float* to) const;
   void update_rows(State& s, int64_t y, int count, bool with_messages, float* messages,
@@ -54,7 +53,7 @@ class DenseCrf {
   void write_marginals(const State& s, float* marginals) const;
 
   int64_t height_, width_;
-  PermutohedralLattice lattice_;  // its entries carry n_j, its weights compat * n_i and the gain
+  std::unique_ptr<const Bilateral> bilateral_;
   SpatialAxis across_, down_;
   float gaussian_compat_;
   Buffer<float> total_;  // (H, W) messages of Q = 1

@@ -5,15 +5,12 @@
 #include "dense_crf/correlate.h"
 #include "dense_crf/dense_crf.h"
 #include "dense_crf/features.h"
-#include "dense_crf/lattice_filter.h"
-#include "dense_crf/loops.h"
 #include "dense_crf/row.h"
 #include "dense_crf/softmax.h"
 
 namespace c2am {
 namespace {
 
-constexpr double kNormEpsilon = 1e-20;
 constexpr float kPadding = -1e30f;  // relative unary of a channel without a class: its Q is 0
 
 // Weights of a Gaussian at -r .. r, as far as float32 tells them from 0 beside the 1 in the middle,
@@ -58,79 +55,51 @@ SpatialAxis::SpatialAxis(double sigma, int64_t extent)
 // Buffers of one run. Channels, one less than classes, lie in groups of `width`: (groups, N,
 // width).
 struct DenseCrf::State {
-  State(const PermutohedralLattice& lattice, const SpatialAxis& axis, int64_t classes, int threads)
+  State(const Bilateral& bilateral, const SpatialAxis& axis, int64_t pixels, int64_t classes,
+        bool half, int threads)
       : channels(classes - 1),
         groups((channels + kLargestWidth - 1) / kLargestWidth),
         width(width_for((channels + groups - 1) / groups)),
-        stride(lattice.points * width),
+        stride(pixels * width),
         threads(threads),
         relative_unary(groups * stride),
         marginals(groups * stride),
         rows(groups * stride),
         next_rows(groups * stride),
-        last(lattice.points),
+        last(pixels),
         row_norm(axis.norm.size() * width) {
     for (int64_t i = 0; i < row_norm.size(); ++i) row_norm[i] = axis.norm[i / width];
-    for (int64_t g = 0; g < groups; ++g) values.emplace_back(lattice, width);
+    for (int64_t g = 0; g < groups; ++g) bilateral_passes.push_back(bilateral.pass(width, half));
   }
 
   int64_t channels, groups;
   int width;
   int64_t stride;
   int threads;
-  Buffer<float> relative_unary;       // U_last - U
-  Buffer<float> marginals;            // Q
-  Buffer<float> rows, next_rows;      // Q filtered along the rows, and that of the new Q
-  Buffer<float> last;                 // (N,) Q of the last class
-  Buffer<float> row_norm;             // (W, width) n along a row, for all channels
-  std::vector<LatticeValues> values;  // per group
+  Buffer<float> relative_unary;   // U_last - U
+  Buffer<float> marginals;        // Q
+  Buffer<float> rows, next_rows;  // Q filtered along the rows, and that of the new Q
+  Buffer<float> last;             // (N,) Q of the last class
+  Buffer<float> row_norm;         // (W, width) n along a row, for all channels
+  std::vector<std::unique_ptr<Bilateral::Pass>> bilateral_passes;  // per group
 };
 
 DenseCrf::DenseCrf(const uint8_t* image, int64_t height, int64_t width,
-                   const DenseCrfKernels& kernels, int threads)
+                   const DenseCrfKernels& kernels, bool exact, int threads)
     : height_(height),
       width_(width),
-      lattice_(image_features(image, height, width, kernels.bilateral_sxy, kernels.bilateral_srgb),
-               threads),
       across_(kernels.gaussian_sxy, width),
       down_(kernels.gaussian_sxy, height),
       gaussian_compat_(static_cast<float>(kernels.gaussian_compat)),
       total_(height * width) {
-  normalise(kernels.bilateral_compat, threads);
-}
-
-// Moves n_j into the weights of splatting, and compat * n_i and the gain into those of slicing.
-void DenseCrf::normalise(double compat, int threads) {
-  const int64_t pixels = height_ * width_;
-  const int corners = lattice_.axes;
-  const float gain = lattice_gain(lattice_);
-  LatticeValues values(lattice_, 1);
-  splat_norm_and_blur(lattice_, Buffer<float>(pixels, 1.0f).data(), values, threads);
-  Buffer<float> norm(pixels, 0.0f);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t y = 0; y < height_; ++y) {
-    slice(values, 1, y, norm.data() + y * width_);
-    for (int64_t n = y * width_; n < (y + 1) * width_; ++n) {
-      norm[n] = static_cast<float>(1 / std::sqrt(double{gain} * norm[n] + kNormEpsilon));
-      const float scale = static_cast<float>(compat) * gain * norm[n];
-      for (int k = 0; k < corners; ++k) lattice_.weight[n * corners + k] *= scale;
-    }
+  const Features features =
+      image_features(image, height, width, kernels.bilateral_sxy, kernels.bilateral_srgb);
+  bilateral_ = exact ? exact_bilateral(features, kernels.bilateral_compat, threads)
+                     : lattice_bilateral(features, kernels.bilateral_compat, threads);
+  for (int64_t n = 0; n < height * width; ++n) {
+    const float spatial = gaussian_compat_ * down_.total[n / width] * across_.total[n % width];
+    total_[n] = spatial + bilateral_->total()[n];
   }
-  splat_norm_and_blur(lattice_, norm.data(), values, threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t y = 0; y < height_; ++y) {
-    float* total = total_.data() + y * width_;
-    for (int64_t x = 0; x < width_; ++x) {
-      total[x] = gaussian_compat_ * down_.total[y] * across_.total[x];
-    }
-    slice(values, 1, y, total);
-  }
-}
-
-// Adds the messages of the bilateral kernel to the pixels of row y.
-void DenseCrf::slice(const LatticeValues& values, int width, int64_t y, float* to) const {
-  loops::slice(width, lattice_.axes, lattice_.corner.data(), lattice_.weight.data(),
-               values.values.data(), to, y * width_, (y + 1) * width_);
 }
 
 // to = sum over a row of n_i k_ij n_j Q_j. padded: one row, with zeros around it.
@@ -175,7 +144,7 @@ void DenseCrf::update_rows(State& s, int64_t y, int count, bool with_messages, f
   const std::vector<float> no_total(with_messages ? 0 : width_, 0.0f);
   for (const int64_t end = y + count; y < end; ++y, messages += s.groups * row_floats) {
     for (int64_t g = 0; with_messages && g < s.groups; ++g) {
-      slice(s.values[g], s.width, y, messages + g * row_floats);
+      s.bilateral_passes[g]->add(y * width_, (y + 1) * width_, messages + g * row_floats);
     }
     const int64_t at = y * width_;
     const loops::Logits logits{s.width,
@@ -244,19 +213,19 @@ void DenseCrf::write_marginals(const State& s, float* marginals) const {
 }
 
 void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_t classes,
-                   int64_t iterations, int threads) const {
+                   int64_t iterations, bool half, int threads) const {
   const int64_t pixels = height_ * width_;
   if (classes == 1) {
     if (marginals != nullptr) std::fill_n(marginals, pixels, 1.0f);
     if (labels != nullptr) std::fill_n(labels, pixels, uint8_t{0});
     return;
   }
-  State s(lattice_, across_, classes, threads);
+  State s(*bilateral_, across_, pixels, classes, half, threads);
   load(s, unary);
   for (int64_t i = 0; i <= iterations; ++i) {
     if (i > 0) {
       for (int64_t g = 0; g < s.groups; ++g) {
-        splat_and_blur(lattice_, s.width, s.marginals.data() + g * s.stride, s.values[g], threads);
+        s.bilateral_passes[g]->filter(s.marginals.data() + g * s.stride, threads);
       }
     }
     update(s, i > 0, i == iterations ? labels : nullptr);

@@ -20,11 +20,13 @@ void for_tiles(int64_t n, int threads, const Body& body) {
 }
 
 // Blurs to.values.
-void blur(const PermutohedralLattice& lattice, int width, LatticeValues& to, int threads) {
+template <typename T>
+void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads) {
+  const int width = to.width;
   const int64_t rows = lattice.vertices + 1;  // with the missing vertex, whose values are 0
   const auto neighbours = [&](int axis) { return lattice.neighbours.data() + axis * rows * 2; };
-  float *now = to.values.data(), *next = to.scratch.data();
-  std::fill_n(now, width, 0.0f);
+  T *now = to.values.data(), *next = to.scratch.data();
+  std::fill_n(now, width, T{0});
   const int leading = std::min(lattice.axes, 3);
   for (int axis = 0; axis < leading; ++axis) {
     for_tiles(rows, threads, [&](int64_t first, int64_t last) {
@@ -35,7 +37,7 @@ void blur(const PermutohedralLattice& lattice, int width, LatticeValues& to, int
   const auto blocks = static_cast<int64_t>(lattice.blocks.size()) - 1;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
   for (int64_t b = 0; b < blocks; ++b) {
-    float *mine = now, *other = next;
+    T *mine = now, *other = next;
     for (int axis = leading; axis < lattice.axes; ++axis) {  // within a block, while in cache
       loops::blur(width, neighbours(axis), mine, other, lattice.blocks[b], lattice.blocks[b + 1]);
       std::swap(mine, other);
@@ -46,22 +48,38 @@ void blur(const PermutohedralLattice& lattice, int width, LatticeValues& to, int
 
 }  // namespace
 
-void splat_and_blur(const PermutohedralLattice& lattice, int width, const float* from,
-                    LatticeValues& to, int threads) {
+template <typename T>
+void splat_and_blur(const PermutohedralLattice& lattice, const float* from, LatticeValues<T>& to,
+                    int threads) {
   for_tiles(lattice.vertices, threads, [&](int64_t first, int64_t last) {
-    loops::splat(width, lattice.groups.data(), lattice.entries.data(), from, to.values.data(),
+    loops::splat(to.width, lattice.groups.data(), lattice.entries.data(), from, to.values.data(),
                  lattice.start[first + 1], lattice.start[last + 1]);
   });
-  blur(lattice, width, to, threads);
+  blur(lattice, to, threads);
 }
 
-void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues& to,
+template <typename T>
+void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, int64_t first,
+           int64_t last, float* to) {
+  loops::slice(from.width, lattice.axes, lattice.corner.data(), lattice.weight.data(),
+               from.values.data(), to, first, last);
+}
+
+template void splat_and_blur(const PermutohedralLattice&, const float*, LatticeValues<float>&, int);
+template void splat_and_blur(const PermutohedralLattice&, const float*, LatticeValues<ShortFloat>&,
+                             int);
+template void slice(const PermutohedralLattice&, const LatticeValues<float>&, int64_t, int64_t,
+                    float*);
+template void slice(const PermutohedralLattice&, const LatticeValues<ShortFloat>&, int64_t, int64_t,
+                    float*);
+
+void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues<float>& to,
                          int threads) {
   for_tiles(lattice.vertices, threads, [&](int64_t first, int64_t last) {
     loops::splat_norm(lattice.groups.data(), lattice.entries.data(), norm, to.values.data(),
                       lattice.start[first + 1], lattice.start[last + 1]);
   });
-  blur(lattice, 1, to, threads);
+  blur(lattice, to, threads);
 }
 
 float lattice_gain(const PermutohedralLattice& lattice) {
@@ -75,18 +93,17 @@ void LatticeFilter::filter(const float* values, float* out, int64_t channels, in
     const int64_t count = std::min<int64_t>(kLargestWidth, channels - c);
     const int width = width_for(count);
     Buffer<float> rows(points * width, 0.0f);
-    LatticeValues lattice_values(lattice_, width);
+    LatticeValues<float> lattice_values(lattice_, width);
     for_tiles(points, threads, [&](int64_t first, int64_t last) {
       for (int64_t n = first; n < last; ++n) {
         std::copy_n(values + n * channels + c, count, rows.data() + n * width);
       }
     });
-    splat_and_blur(lattice_, width, rows.data(), lattice_values, threads);
+    splat_and_blur(lattice_, rows.data(), lattice_values, threads);
     for_tiles(points, threads, [&](int64_t first, int64_t last) {
       float* sliced = rows.data() + first * width;
       std::fill_n(sliced, (last - first) * width, 0.0f);
-      loops::slice(width, lattice_.axes, lattice_.corner.data(), lattice_.weight.data(),
-                   lattice_values.values.data(), sliced, first, last);
+      slice(lattice_, lattice_values, first, last, sliced);
       for (int64_t n = first; n < last; ++n) {
         for (int64_t i = 0; i < count; ++i) {
           out[n * channels + c + i] = gain * rows[n * width + i];

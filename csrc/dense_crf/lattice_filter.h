@@ -5,25 +5,36 @@
 
 #include "buffer.h"
 #include "dense_crf/permutohedral.h"
+#include "dense_crf/row.h"
 
 namespace c2am {
 
-// What splatting and blurring need: the result is in `values`, to be sliced.
+// Values of the vertices on their way through the filter, float or ShortFloat.
+template <typename T>
 struct LatticeValues {
-  LatticeValues() = default;
   LatticeValues(const PermutohedralLattice& lattice, int width)
-      : values((lattice.vertices + 1) * width), scratch((lattice.vertices + 1) * width) {}
+      : width(width),
+        values((lattice.vertices + 1) * width),
+        scratch((lattice.vertices + 1) * width) {}
 
-  Buffer<float> values, scratch;  // (M + 1, width)
+  int width;                  // see row.h
+  Buffer<T> values, scratch;  // (M + 1, width)
 };
 
-// The filter without the gain. from: (N, width); see row.h for the widths.
-void splat_and_blur(const PermutohedralLattice& lattice, int width, const float* from,
-                    LatticeValues& to, int threads);
+// The filter up to its last step, without the gain. from: (N, width).
+template <typename T>
+void splat_and_blur(const PermutohedralLattice& lattice, const float* from, LatticeValues<T>& to,
+                    int threads);
 
 // Multiplies the weights of splatting by norm: (N,), and filters values of 1 (width 1).
-void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues& to,
+void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues<float>& to,
                          int threads);
+
+// The last step: adds the filtered values to those of the points first .. last - 1, with which `to`
+// begins.
+template <typename T>
+void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, int64_t first,
+           int64_t last, float* to);
 
 // The blur enlarges by a constant, which the result is to be multiplied by (as released by Adams
 // et al.).

@@ -1,5 +1,7 @@
 #include "dense_crf/loops.h"
 
+#include <type_traits>
+
 #include "dense_crf/row.h"
 #include "simd.h"
 
@@ -52,9 +54,9 @@ C2AM_INLINE void splat_group(Row<W>& sum, const Entry* entries, const float* fro
 
 // Without a branch at the end of a vertex, which could not be foreseen: every group stores the sum
 // so far.
-template <int W>
-C2AM_INLINE void splat_rows(const Group* groups, const Entry* entries, const float* from,
-                            float* values, int64_t first, int64_t last) {
+template <int W, typename T>
+C2AM_INLINE void splat_rows(const Group* groups, const Entry* entries, const float* from, T* values,
+                            int64_t first, int64_t last) {
   Row<W> sum, so_far;
   so_far.clear();
   for (int64_t g = first; g < last; ++g) {
@@ -78,8 +80,8 @@ C2AM_INLINE void splat_norm_body(const Group* groups, Entry* entries, const floa
   }
 }
 
-template <int W>
-C2AM_INLINE void blur_rows(const int32_t* neighbours, const float* from, float* to, int64_t first,
+template <int W, typename T>
+C2AM_INLINE void blur_rows(const int32_t* neighbours, const T* from, T* to, int64_t first,
                            int64_t last) {
   for (int64_t v = first; v < last; ++v) {
     Row<W> self, one, other;
@@ -96,16 +98,16 @@ C2AM_INLINE void blur_rows(const int32_t* neighbours, const float* from, float* 
   }
 }
 
-template <int W>
+template <int W, typename T>
 C2AM_INLINE void slice_rows(int corners, const int32_t* corner, const float* weight,
-                            const float* values, float* to, int64_t first, int64_t last) {
+                            const T* values, float* to, int64_t first, int64_t last) {
   corner += first * corners;
   weight += first * corners;
   for (int64_t n = first; n < last; ++n, to += W, corner += corners, weight += corners) {
     Row<W> sum, value;
     sum.load(to);
     int k = 0;
-    if constexpr (W == 2) {
+    if constexpr (W == 2 && std::is_same<T, float>::value) {
       Vector<4> wide = {}, rows;
       for (; k + 2 <= corners; k += 2) {
         Row<2> weights;
@@ -125,17 +127,21 @@ C2AM_INLINE void slice_rows(int corners, const int32_t* corner, const float* wei
   }
 }
 
+template <typename T>
 C2AM_INLINE void splat_body(int width, const Group* groups, const Entry* entries, const float* from,
-                            float* values, int64_t first, int64_t last) {
+                            T* values, int64_t first, int64_t last) {
   C2AM_FOR_WIDTH(width, splat_rows, (groups, entries, from, values, first, last))
 }
 
-C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const float* from, float* to,
-                           int64_t first, int64_t last){
-    C2AM_FOR_WIDTH(width, blur_rows, (neighbours, from, to, first, last))}
+template <typename T>
+C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const T* from, T* to,
+                           int64_t first, int64_t last) {
+  C2AM_FOR_WIDTH(width, blur_rows, (neighbours, from, to, first, last))
+}
 
+template <typename T>
 C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const float* weight,
-                            const float* values, float* to, int64_t first, int64_t last) {
+                            const T* values, float* to, int64_t first, int64_t last) {
   if (corners == 6) {  // the bilateral kernel's, unrolled
     C2AM_FOR_WIDTH(width, slice_rows, (6, corner, weight, values, to, first, last))
   } else {
@@ -145,21 +151,26 @@ C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const
 
 }  // namespace
 
-C2AM_DISPATCH(splat,
-              (int width, const Group* groups, const Entry* entries, const float* from,
-               float* values, int64_t first, int64_t last),
-              (width, groups, entries, from, values, first, last))
+#define C2AM_LATTICE_LOOPS(T)                                                                    \
+  C2AM_DISPATCH(splat,                                                                           \
+                (int width, const Group* groups, const Entry* entries, const float* from,        \
+                 T* values, int64_t first, int64_t last),                                        \
+                (width, groups, entries, from, values, first, last))                             \
+  C2AM_DISPATCH(                                                                                 \
+      blur,                                                                                      \
+      (int width, const int32_t* neighbours, const T* from, T* to, int64_t first, int64_t last), \
+      (width, neighbours, from, to, first, last))                                                \
+  C2AM_DISPATCH(slice,                                                                           \
+                (int width, int corners, const int32_t* corner, const float* weight,             \
+                 const T* values, float* to, int64_t first, int64_t last),                       \
+                (width, corners, corner, weight, values, to, first, last))
+
+C2AM_LATTICE_LOOPS(float)
+C2AM_LATTICE_LOOPS(ShortFloat)
+
 C2AM_DISPATCH(splat_norm,
               (const Group* groups, Entry* entries, const float* norm, float* values, int64_t first,
                int64_t last),
               (groups, entries, norm, values, first, last))
-C2AM_DISPATCH(blur,
-              (int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
-               int64_t last),
-              (width, neighbours, from, to, first, last))
-C2AM_DISPATCH(slice,
-              (int width, int corners, const int32_t* corner, const float* weight,
-               const float* values, float* to, int64_t first, int64_t last),
-              (width, corners, corner, weight, values, to, first, last))
 
 }  // namespace c2am::loops

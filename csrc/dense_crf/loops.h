@@ -1,10 +1,12 @@
 // The inner loops of lattice filtering. Channels lie in rows: the `width` values of a point or of a
-// vertex are adjacent, so that every loop is one over vectors. See row.h for the widths.
+// vertex are adjacent, so that every loop is one over vectors. See row.h for the widths, and for
+// ShortFloat, which the values of vertices may be stored as.
 #pragma once
 
 #include <cstdint>
 
 #include "dense_crf/permutohedral.h"
+#include "dense_crf/row.h"
 
 namespace c2am::loops {
 
@@ -12,6 +14,9 @@ namespace c2am::loops {
 // first group of a vertex to the last one of another.
 void splat(int width, const PermutohedralLattice::Group* groups,
            const PermutohedralLattice::Entry* entries, const float* from, float* values,
+           int64_t first, int64_t last);
+void splat(int width, const PermutohedralLattice::Group* groups,
+           const PermutohedralLattice::Entry* entries, const float* from, ShortFloat* values,
            int64_t first, int64_t last);
 
 // Multiplies the weights of such entries by norm[point], and sets values[v] to their sum.
@@ -21,10 +26,14 @@ void splat_norm(const PermutohedralLattice::Group* groups, PermutohedralLattice:
 // to[v] = from[v] + (from[neighbour] + from[other neighbour]) / 2 along one axis.
 void blur(int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
           int64_t last);
+void blur(int width, const int32_t* neighbours, const ShortFloat* from, ShortFloat* to,
+          int64_t first, int64_t last);
 
 // to[n] += sum of weight * values[corner] over the corners of the points first .. last - 1; `to`
 // begins at the first.
 void slice(int width, int corners, const int32_t* corner, const float* weight, const float* values,
            float* to, int64_t first, int64_t last);
+void slice(int width, int corners, const int32_t* corner, const float* weight,
+           const ShortFloat* values, float* to, int64_t first, int64_t last);
 
 }  // namespace c2am::loops

@@ -38,7 +38,7 @@ constexpr int width_for(int64_t channels) {
   return static_cast<int>(channels <= 2 ? channels : (channels + 3) / 4 * 4);
 }
 
-// Half of a vector's elements; folding halves onto each other sums them without a long chain.
+// ShortFloat of a vector's elements; folding halves onto each other sums them without a long chain.
 template <int W>
 C2AM_INLINE void halves(const Vector<W>& whole, Vector<W / 2>& low, Vector<W / 2>& high) {
   std::memcpy(&low, &whole, sizeof(low));
@@ -65,6 +65,38 @@ C2AM_INLINE float max_of(const Vector<W>& v) {
   }
 }
 
+// A float of 16 bits for values from 2^-41, which stands for 0 too, to 2^23: 6 bits of exponent, 10
+// of mantissa as in float16, and no sign.
+struct ShortFloat {
+  uint16_t bits;
+};
+constexpr int kHalfShift = 13;                      // mantissa bits that float32 has more
+constexpr uint32_t kHalfLowest = (127 - 41) << 23;  // 2^-41 as float32
+
+template <int W>
+C2AM_INLINE void load(Vector<W>& value, const ShortFloat* from) {
+  using Narrow = Vector<W, uint16_t>;
+  using Bits = Vector<W, uint32_t>;
+  Narrow narrow;
+  std::memcpy(&narrow, from, sizeof(narrow));
+  const Bits bits = (__builtin_convertvector(narrow, Bits) << kHalfShift) + kHalfLowest;
+  std::memcpy(&value, &bits, sizeof(bits));
+}
+
+template <int W>
+C2AM_INLINE void store(ShortFloat* to, const Vector<W>& value) {
+  using Narrow = Vector<W, uint16_t>;
+  using Bits = Vector<W, uint32_t>;
+  constexpr float kLowest = 0x1p-41f;
+  const Vector<W> clamped = value > kLowest ? value : kLowest + Vector<W>{};
+  Bits bits;
+  std::memcpy(&bits, &clamped, sizeof(bits));
+  // To the nearest, or to the even one of two.
+  bits += (1u << (kHalfShift - 1)) - 1 + ((bits >> kHalfShift) & 1) - kHalfLowest;
+  const Narrow narrow = __builtin_convertvector(bits >> kHalfShift, Narrow);
+  std::memcpy(to, &narrow, sizeof(narrow));
+}
+
 // W = 16 + 4 floats are a vector of 16 and a row of 4, and so on.
 template <int W>
 struct Row {
@@ -82,8 +114,16 @@ struct Row {
     head = *reinterpret_cast<const Unaligned*>(from);
     tail.load(from + kHead);
   }
+  C2AM_INLINE void load(const ShortFloat* from) {
+    c2am::load<kHead>(head, from);
+    tail.load(from + kHead);
+  }
   C2AM_INLINE void store(float* to) const {
     c2am::store(to, head);
+    tail.store(to + kHead);
+  }
+  C2AM_INLINE void store(ShortFloat* to) const {
+    c2am::store<kHead>(to, head);
     tail.store(to + kHead);
   }
   C2AM_INLINE void add(const Row& other) {
@@ -113,8 +153,10 @@ struct Row {
     }
   }
   // Brings a row into the cache.
-  C2AM_INLINE static void prefetch(const float* from) {
-    for (int c = 0; c < W; c += 16) __builtin_prefetch(from + c);
+  template <typename T>
+  C2AM_INLINE static void prefetch(const T* from) {
+    constexpr int kLine = 64 / sizeof(T);
+    for (int c = 0; c < W; c += kLine) __builtin_prefetch(from + c);
     if constexpr (W > 4) __builtin_prefetch(from + W - 1);
   }
 };
@@ -122,8 +164,10 @@ struct Row {
 template <>
 struct Row<0> {
   C2AM_INLINE void clear() {}
-  C2AM_INLINE void load(const float*) {}
-  C2AM_INLINE void store(float*) const {}
+  template <typename T>
+  C2AM_INLINE void load(const T*) {}
+  template <typename T>
+  C2AM_INLINE void store(T*) const {}
   C2AM_INLINE void add(const Row&) {}
   C2AM_INLINE void add(float, const Row&) {}
   C2AM_INLINE void add(float) {}

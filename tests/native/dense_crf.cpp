@@ -1,5 +1,7 @@
 #include "dense_crf/dense_crf.h"
 
+#include <algorithm>
+
 #include "dense_crf/lattice_filter.h"
 #include "native.h"
 
@@ -9,12 +11,16 @@ constexpr c2am::DenseCrfKernels kLabels{3, 3, 50, 5, 10};        // of IRN's lab
 constexpr c2am::DenseCrfKernels kSegmenter{1, 3, 67, 3, 4};      // of DeepLab
 constexpr c2am::DenseCrfKernels kNarrow{0.5, 1, 0.01, 0.01, 1};  // keys of more than 64 bits
 
-void infer(int64_t height, int64_t width, int64_t classes, const c2am::DenseCrfKernels& kernels) {
+void infer(int64_t height, int64_t width, int64_t classes, const c2am::DenseCrfKernels& kernels,
+           bool exact = false, bool half = false) {
   const std::vector<uint8_t> image = native::bytes(height * width * 3);
   const std::vector<float> unary = native::uniform(classes * height * width, 0, 3);
   native::same_for_all_threads("dense_crf", unary.size(), [&](int threads, float* out) {
-    const c2am::DenseCrf crf(image.data(), height, width, kernels, threads);
-    crf.run(unary.data(), out, nullptr, classes, 2, threads);
+    const c2am::DenseCrf crf(image.data(), height, width, kernels, exact, threads);
+    crf.run(unary.data(), out, nullptr, classes, 2, half, threads);
+    std::vector<uint8_t> labels(height * width, 255);
+    crf.run(unary.data(), nullptr, labels.data(), classes, 2, half, threads);
+    native::check(*std::max_element(labels.begin(), labels.end()) < classes, "labels are classes");
   });
 }
 
@@ -35,6 +41,8 @@ NATIVE_TEST(dense_crf) {
     for (const int64_t classes : {1, 2, 3, 4, 5, 9, 21}) infer(height, width, classes, kLabels);
     infer(height, width, 21, kSegmenter);
     infer(height, width, 3, kNarrow);
+    infer(height, width, 3, kLabels, true);
+    for (const int64_t classes : {2, 3, 21}) infer(height, width, classes, kLabels, false, true);
   }
   infer(9, 11, 128, kLabels);
   for (const int dimension : {1, 2, 3, 8}) {

@@ -66,15 +66,16 @@ def brute_force(image: Tensor, unary: Tensor, iterations: int) -> Tensor:
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (12, 17)], ids=str)
 def test_exact_is_the_sum_over_all_pairs(size: tuple[int, int]) -> None:
     image, unary = blocks(*size), energies(3, *size, torch.float64)
-    result = ops.dense_crf(image, unary, method="exact")
+    result = ops.dense_crf(image, unary, method="exact", backend="reference")
     assert_close(result, brute_force(image, unary, 10), rtol=0, atol=1e-9)
 
 
 def test_exact_in_several_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     image, unary = blocks(9, 8), energies(2, 9, 8, torch.float64)
-    whole = ops.dense_crf(image, unary, method="exact")
+    whole = ops.dense_crf(image, unary, method="exact", backend="reference")
     monkeypatch.setattr("c2am.ops.dense_crf_reference._BLOCK", 72 * 5)
-    assert_close(ops.dense_crf(image, unary, method="exact"), whole)
+    split = ops.dense_crf(image, unary, method="exact", backend="reference")
+    assert_close(split, whole)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 4, 21, 128])
@@ -88,6 +89,16 @@ def test_native_matches_reference(
     assert launched("dense_crf", "native") == 1
     expected = ops.dense_crf(image, unary.double(), backend="reference")
     assert launched("dense_crf", "native") == 1
+    assert_close(result.double(), expected, rtol=0, atol=TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("classes", [1, 2, 21, 40])
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 20), (31, 43)], ids=str)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_native_exact_matches_reference(size: tuple[int, int], classes: int) -> None:
+    image, unary = blocks(*size), energies(classes, *size)
+    result = ops.dense_crf(image, unary, method="exact", backend="native")
+    expected = ops.dense_crf(image, unary.double(), method="exact", backend="reference")
     assert_close(result.double(), expected, rtol=0, atol=TOLERANCE[torch.float32])
 
 
@@ -114,7 +125,7 @@ def test_the_lattice_approximates_the_exact_kernel() -> None:
     labels = (image.sum(-1) > 360).long()
     unary = ops.unary_from_labels(labels ^ (torch.rand(40, 50) < 0.2).long(), 2, 0.7)
     lattice = ops.dense_crf(image, unary)
-    exact = ops.dense_crf(image, unary.double(), method="exact")
+    exact = ops.dense_crf(image, unary, method="exact")
     assert (lattice - exact).abs().mean() < 0.01
     noisy = (unary.argmin(0) == labels).float().mean()
     assert (lattice.argmax(0) == labels).float().mean() > noisy + 0.1
@@ -229,6 +240,8 @@ UNARY = torch.zeros(2, 4, 5)
         ("bilateral_srgb", {"bilateral_srgb": float("nan")}),
         ("bilateral_compat", {"bilateral_compat": float("inf")}),
         ("method", {"method": "magic"}),
+        ("precision", {"precision": "double"}),
+        ("output", {"output": "mask"}),
         ("backend", {"backend": "magic"}),
     ],
 )
@@ -242,10 +255,9 @@ def test_features_too_fine_for_the_lattice_are_an_error() -> None:
         ops.dense_crf(IMAGE, UNARY, bilateral_srgb=1e-14, backend="native")
 
 
-@pytest.mark.parametrize("arguments", [{"backend": "triton"}, {"method": "exact"}], ids=str)
-def test_a_backend_that_is_missing_is_an_error(arguments: dict[str, str]) -> None:
+def test_a_backend_that_is_missing_is_an_error() -> None:
     with pytest.raises(ops.BackendError, match="dense_crf"):
-        ops.dense_crf(IMAGE, UNARY, **({"backend": "native"} | arguments))
+        ops.dense_crf(IMAGE, UNARY, backend="triton")
 
 
 def test_a_plan_checks_its_unaries() -> None:
@@ -256,45 +268,18 @@ def test_a_plan_checks_its_unaries() -> None:
         plan(UNARY[:, 1:])
 
 
-def test_unary_from_labels() -> None:
-    labels = torch.tensor([[0, 2, 9]])
-    unary = ops.unary_from_labels(labels, 3, 0.7, ignore=9)
-    probability = [[0.7, 0.15, 1 / 3], [0.15, 0.15, 1 / 3], [0.15, 0.7, 1 / 3]]
-    assert unary.dtype == torch.float32
-    assert_close(torch.exp(-unary)[:, 0], torch.tensor(probability))
-    assert_close(ops.unary_from_labels(labels[:, :1], 1, 0.7), -torch.tensor([[[0.7]]]).log())
-
-
 @pytest.mark.parametrize(
-    ("name", "labels", "gt_prob"),
+    ("method", "output", "backend"),
     [
-        ("labels", torch.tensor([[3]]), 0.7),
-        ("labels", torch.tensor([[-1]]), 0.7),
-        ("labels", torch.tensor([0]), 0.7),
-        ("labels", torch.tensor([[0.0]]), 0.7),
-        ("gt_prob", torch.tensor([[0]]), 1.0),
+        ("lattice", "marginals", "native"),
+        ("lattice", "labels", "reference"),
+        ("exact", "labels", "native"),
     ],
 )
-def test_unary_from_labels_names_bad_arguments(name: str, labels: Tensor, gt_prob: float) -> None:
-    with pytest.raises((ValueError, TypeError), match=f"unary_from_labels: {name} "):
-        ops.unary_from_labels(labels, 3, gt_prob)
-
-
-def test_unary_from_softmax() -> None:
-    probability = torch.tensor([0.0, 0.25, 1.0], dtype=torch.float64).view(3, 1, 1)
-    expected = torch.tensor([1e-5, 0.25, 1.0], dtype=torch.float64).view(3, 1, 1)
-    assert_close(ops.unary_from_softmax(probability), -expected.log())
-    assert ops.unary_from_softmax(probability.half()).dtype == torch.float32
-    with pytest.raises(ValueError, match="probabilities has values"):
-        ops.unary_from_softmax(-probability)
-
-
-@pytest.mark.parametrize(
-    ("method", "backend"), [("lattice", "native"), ("lattice", "reference"), ("exact", "auto")]
-)
-def test_opcheck(method: str, backend: str) -> None:
+def test_opcheck(method: str, output: str, backend: str) -> None:
     kernels = [3.0, 3.0, 50.0, 5.0, 10.0]
-    arguments = (blocks(7, 3)[None], energies(3, 7, 3)[None], 2, kernels, method, backend)
+    image, unary = blocks(7, 3)[None], energies(3, 7, 3)[None]
+    arguments = (image, unary, 2, kernels, method, "single", output, backend)
     torch.library.opcheck(torch.ops.c2am.dense_crf.default, arguments)
 
 

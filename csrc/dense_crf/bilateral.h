@@ -1,0 +1,44 @@
+// The bilateral kernel, k_ij = exp(-|f_i - f_j|^2 / 2) for the features of pixels, normalised.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "buffer.h"
+#include "dense_crf/features.h"
+
+namespace c2am {
+
+constexpr double kNormEpsilon = 1e-20;
+
+class Bilateral {
+ public:
+  // Some channels of Q on their way to become messages.
+  class Pass {
+   public:
+    virtual ~Pass() = default;
+    // marginals: (N, width)
+    virtual void filter(const float* marginals, int threads) = 0;
+    // Adds compat * n_i sum_j k_ij n_j Q_j to the pixels first .. last - 1, with which `to` begins.
+    virtual void add(int64_t first, int64_t last, float* to) const = 0;
+  };
+
+  virtual ~Bilateral() = default;
+  // See row.h for the widths. half: store the values of a lattice's vertices in 16 bits.
+  virtual std::unique_ptr<Pass> pass(int width, bool half) const = 0;
+  // The messages of Q = 1: (N,)
+  const float* total() const { return total_.data(); }
+
+ protected:
+  explicit Bilateral(int64_t points) : total_(points, 0.0f) {}
+  Buffer<float> total_;
+};
+
+// On the permutohedral lattice.
+std::unique_ptr<const Bilateral> lattice_bilateral(const Features& features, double compat,
+                                                   int threads);
+// The sum over all pairs of pixels, in O(N^2).
+std::unique_ptr<const Bilateral> exact_bilateral(const Features& features, double compat,
+                                                 int threads);
+
+}  // namespace c2am
