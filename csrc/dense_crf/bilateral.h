@@ -1,4 +1,5 @@
-// The bilateral kernel, k_ij = exp(-|f_i - f_j|^2 / 2) for the features of pixels, normalised.
+// The bilateral kernel, k_ij = exp(-|f_i - f_j|^2 / 2) for the features of pixels, and its
+// messages.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +10,14 @@
 
 namespace c2am {
 
-constexpr double kNormEpsilon = 1e-20;
-
 class Bilateral {
  public:
-  // Some channels of Q on their way to become messages.
+  // Some channels on their way to become messages.
   class Pass {
    public:
     virtual ~Pass() = default;
-    // marginals: (N, width)
-    virtual void filter(const float* marginals, int threads) = 0;
+    // scaled: (N, width) n_j Q_j
+    virtual void filter(const float* scaled, int threads) = 0;
     // Adds compat * n_i sum_j k_ij n_j Q_j to the pixels first .. last - 1, with which `to` begins.
     virtual void add(int64_t first, int64_t last, float* to) const = 0;
   };
@@ -26,12 +25,14 @@ class Bilateral {
   virtual ~Bilateral() = default;
   // See row.h for the widths. half: store the values of a lattice's vertices in 16 bits.
   virtual std::unique_ptr<Pass> pass(int width, bool half) const = 0;
-  // The messages of Q = 1: (N,)
-  const float* total() const { return total_.data(); }
+  const float* norm() const { return norm_.data(); }  // (N,) n
 
  protected:
-  explicit Bilateral(int64_t points) : total_(points, 0.0f) {}
-  Buffer<float> total_;
+  explicit Bilateral(int64_t points) : norm_(points, 0.0f), scale_(points) {}
+  // Turns norm_ from sum_j k_ij into n_i, and sets scale_ to compat * gain * n_i.
+  void normalise(double compat, double gain);
+
+  Buffer<float> norm_, scale_;  // (N,)
 };
 
 // On the permutohedral lattice.

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 
 #include "dense_crf/bilateral.h"
 #include "dense_crf/exponential.h"
@@ -29,7 +28,7 @@ C2AM_INLINE void exact_sums_body(int dimension, const double* features, int64_t 
       exponent -= rounded * rounded;
     }
     exponent *= 0.5f;
-    exponential(exponent);
+    exponential<kLanes>(exponent);
     kernel[j - j_first] = exponent;
   }
   for (int c = 0; c < width; c += kChannels) {
@@ -56,15 +55,11 @@ class ExactBilateral : public Bilateral {
         dimension_(features.dimension),
         points_(features.points),
         stride_((features.points + kLanes - 1) / kLanes * kLanes),
-        compat_(static_cast<float>(compat)),
-        features_(features.dimension * stride_, 0.0),
-        norm_(features.points) {
+        features_(features.dimension * stride_, 0.0) {
     features.read(0, points_, features_.data(), stride_);
     const Buffer<float> ones(points_, 1.0f);
     filter(1, ones.data(), norm_.data(), threads);
-    for (float& n : norm_) n = static_cast<float>(1 / std::sqrt(n + kNormEpsilon));
-    filter(1, norm_.data(), total_.data(), threads);
-    for (int64_t n = 0; n < points_; ++n) total_[n] *= compat_ * norm_[n];
+    normalise(compat, 1);
   }
 
   std::unique_ptr<Pass> pass(int width, bool) const override {
@@ -75,24 +70,21 @@ class ExactBilateral : public Bilateral {
   class ExactPass : public Pass {
    public:
     ExactPass(const ExactBilateral& kernel, int width)
-        : kernel_(kernel), width_(width), values_(kernel.points_ * width), sums_(values_.size()) {}
+        : kernel_(kernel), width_(width), sums_(kernel.points_ * width) {}
 
-    void filter(const float* marginals, int threads) override {
-      for (int64_t i = 0; i < values_.size(); ++i) {
-        values_[i] = kernel_.norm_[i / width_] * marginals[i];
-      }
-      kernel_.filter(width_, values_.data(), sums_.data(), threads);
+    void filter(const float* scaled, int threads) override {
+      kernel_.filter(width_, scaled, sums_.data(), threads);
     }
     void add(int64_t first, int64_t last, float* to) const override {
       for (int64_t i = first * width_; i < last * width_; ++i) {
-        *to++ += kernel_.compat_ * kernel_.norm_[i / width_] * sums_[i];
+        *to++ += kernel_.scale_[i / width_] * sums_[i];
       }
     }
 
    private:
     const ExactBilateral& kernel_;
     int width_;
-    Buffer<float> values_, sums_;  // (N, width)
+    Buffer<float> sums_;  // (N, width)
   };
 
   // to_i = sum over j of k_ij values_j. values, to: (N, width).
@@ -110,9 +102,7 @@ class ExactBilateral : public Bilateral {
 
   int dimension_;
   int64_t points_, stride_;
-  float compat_;
   Buffer<double> features_;  // (d, stride), whose differences are small beside them
-  Buffer<float> norm_;       // (N,) n
 };
 
 }  // namespace

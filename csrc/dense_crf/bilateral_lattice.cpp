@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "dense_crf/bilateral.h"
 #include "dense_crf/lattice_filter.h"
@@ -7,57 +8,44 @@
 namespace c2am {
 namespace {
 
-constexpr int64_t kTile = 512;  // pixels of one task
-
 template <typename T>
 class LatticePass : public Bilateral::Pass {
  public:
-  LatticePass(const PermutohedralLattice& lattice, int width)
-      : lattice_(lattice), values_(lattice, width) {}
+  LatticePass(const PermutohedralLattice& lattice, const float* scale, int width)
+      : lattice_(lattice), scale_(scale), values_(lattice, width) {}
 
-  void filter(const float* marginals, int threads) override {
-    splat_and_blur(lattice_, marginals, values_, threads);
+  void filter(const float* scaled, int threads) override {
+    splat_and_blur(lattice_, scaled, values_, threads);
   }
   void add(int64_t first, int64_t last, float* to) const override {
-    slice(lattice_, values_, first, last, to);
+    slice(lattice_, values_, scale_ + first, first, last, to);
   }
 
  private:
   const PermutohedralLattice& lattice_;
+  const float* scale_;
   LatticeValues<T> values_;
 };
 
 class LatticeBilateral : public Bilateral {
  public:
-  // Moves n_j into the weights of splatting, and compat * n_i and the gain into those of slicing.
   LatticeBilateral(const Features& features, double compat, int threads)
       : Bilateral(features.points), lattice_(features, threads) {
-    const int64_t points = lattice_.points;
-    const float gain = lattice_gain(lattice_);
-    LatticeValues<float> values(lattice_, 1);
-    Buffer<float> norm(points, 1.0f);
-    splat_norm_and_blur(lattice_, norm.data(), values, threads);
+    constexpr int64_t kTile = 512;
+    const std::vector<float> gain(kTile, lattice_gain(lattice_));
+    LatticeValues<float> sums(lattice_, 1);
+    splat_and_blur(lattice_, Buffer<float>(lattice_.points, 1.0f).data(), sums, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t first = 0; first < points; first += kTile) {
-      const int64_t last = std::min(first + kTile, points);
-      std::fill(norm.data() + first, norm.data() + last, 0.0f);
-      slice(lattice_, values, first, last, norm.data() + first);
-      for (int64_t n = first; n < last; ++n) {
-        norm[n] = static_cast<float>(1 / std::sqrt(double{gain} * norm[n] + kNormEpsilon));
-        const float scale = static_cast<float>(compat) * gain * norm[n];
-        for (int k = 0; k < lattice_.axes; ++k) lattice_.weight[n * lattice_.axes + k] *= scale;
-      }
+    for (int64_t first = 0; first < lattice_.points; first += kTile) {
+      const int64_t last = std::min(first + kTile, lattice_.points);
+      slice(lattice_, sums, gain.data(), first, last, norm_.data() + first);
     }
-    splat_norm_and_blur(lattice_, norm.data(), values, threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t first = 0; first < points; first += kTile) {
-      slice(lattice_, values, first, std::min(first + kTile, points), total_.data() + first);
-    }
+    normalise(compat, gain[0]);
   }
 
   std::unique_ptr<Pass> pass(int width, bool half) const override {
-    if (half) return std::make_unique<LatticePass<ShortFloat>>(lattice_, width);
-    return std::make_unique<LatticePass<float>>(lattice_, width);
+    if (half) return std::make_unique<LatticePass<Float16>>(lattice_, scale_.data(), width);
+    return std::make_unique<LatticePass<float>>(lattice_, scale_.data(), width);
   }
 
  private:
@@ -65,6 +53,15 @@ class LatticeBilateral : public Bilateral {
 };
 
 }  // namespace
+
+void Bilateral::normalise(double compat, double gain) {
+  constexpr double kNormEpsilon = 1e-20;
+  for (int64_t n = 0; n < norm_.size(); ++n) {
+    const double norm = 1 / std::sqrt(norm_[n] + kNormEpsilon);
+    norm_[n] = static_cast<float>(norm);
+    scale_[n] = static_cast<float>(compat * gain * norm);
+  }
+}
 
 std::unique_ptr<const Bilateral> lattice_bilateral(const Features& features, double compat,
                                                    int threads) {

@@ -25,8 +25,7 @@ struct SpatialAxis {
 
   std::vector<float> taps;  // (2 r + 1,) k at distances -r .. r
   int64_t radius;
-  std::vector<float> norm;   // (extent,) n_i
-  std::vector<float> total;  // (extent,) n_i sum over j of k_ij n_j
+  std::vector<float> norm;  // (extent,) n_i
 };
 
 // The kernels of one image, for any number of unaries on it.
@@ -44,19 +43,20 @@ class DenseCrf {
 
  private:
   struct State;
-  void filter_row(const State& s, const float* marginals, float* padded, float* to) const;
+  struct Result;
+  struct Rows;
+  void filter_row(const State& s, const float* from, float* padded, float* to) const;
   void filter_columns(const State& s, int64_t group, int64_t y, int count, float* to) const;
-  void update_rows(State& s, int64_t y, int count, bool with_messages, float* messages,
-                   float* padded, uint8_t* labels) const;
-  void update(State& s, bool with_messages, uint8_t* labels) const;
+  void update_rows(State& s, int64_t y, int count, bool first_time, const Result* last,
+                   Rows& rows) const;
+  void update(State& s, bool first_time, const Result* last) const;
   void load(State& s, const float* unary) const;
-  void write_marginals(const State& s, float* marginals) const;
+  void write_marginals(const State& s, const float* values, float* to) const;
 
   int64_t height_, width_;
   std::unique_ptr<const Bilateral> bilateral_;
   SpatialAxis across_, down_;
   float gaussian_compat_;
-  Buffer<float> total_;  // (H, W) messages of Q = 1
 };
 
 }  // namespace c2am

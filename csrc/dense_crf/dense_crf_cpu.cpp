@@ -31,26 +31,25 @@ std::vector<float> gaussian_taps(double sigma, int64_t extent) {
 // The spatial kernel is a product of one kernel per axis, and so is its normalisation.
 SpatialAxis::SpatialAxis(double sigma, int64_t extent)
     : taps(gaussian_taps(sigma, extent)), radius(static_cast<int64_t>(taps.size() / 2)) {
-  const auto filtered = [&](const std::vector<double>& values) {
-    std::vector<double> sums(extent, 0.0);
-    for (int64_t i = 0; i < extent; ++i) {
-      const int64_t last = std::min(radius, extent - 1 - i);
-      for (int64_t t = std::max(-radius, -i); t <= last; ++t) {
-        sums[i] += taps[t + radius] * values[i + t];
-      }
-    }
-    return sums;
-  };
-  std::vector<double> n;
-  for (double sum : filtered(std::vector<double>(extent, 1.0))) {
-    n.push_back(1 / std::sqrt(sum + kNormEpsilon));
-  }
-  const std::vector<double> sums = filtered(n);
   for (int64_t i = 0; i < extent; ++i) {
-    norm.push_back(static_cast<float>(n[i]));
-    total.push_back(static_cast<float>(n[i] * sums[i]));
+    const int64_t last = std::min(radius, extent - 1 - i);
+    double sum = 1e-20;
+    for (int64_t t = std::max(-radius, -i); t <= last; ++t) sum += taps[t + radius];
+    norm.push_back(static_cast<float>(1 / std::sqrt(sum)));
   }
 }
+
+// Where the last iteration writes: one of them is null.
+struct DenseCrf::Result {
+  float* marginals;
+  uint8_t* labels;
+};
+
+// Scratch of one thread.
+struct DenseCrf::Rows {
+  Buffer<float> values;  // (kCorrelated, groups, W, width)
+  Buffer<float> padded;  // a row with zeros around it
+};
 
 // Buffers of one run. Channels, one less than classes, lie in groups of `width`: (groups, N,
 // width).
@@ -63,13 +62,12 @@ struct DenseCrf::State {
         stride(pixels * width),
         threads(threads),
         relative_unary(groups * stride),
-        marginals(groups * stride),
+        scaled(groups * stride),
         rows(groups * stride),
         next_rows(groups * stride),
-        last(pixels),
         row_norm(axis.norm.size() * width) {
     for (int64_t i = 0; i < row_norm.size(); ++i) row_norm[i] = axis.norm[i / width];
-    for (int64_t g = 0; g < groups; ++g) bilateral_passes.push_back(bilateral.pass(width, half));
+    for (int64_t g = 0; g < groups; ++g) passes.push_back(bilateral.pass(width, half));
   }
 
   int64_t channels, groups;
@@ -77,11 +75,10 @@ struct DenseCrf::State {
   int64_t stride;
   int threads;
   Buffer<float> relative_unary;   // U_last - U
-  Buffer<float> marginals;        // Q
-  Buffer<float> rows, next_rows;  // Q filtered along the rows, and that of the new Q
-  Buffer<float> last;             // (N,) Q of the last class
+  Buffer<float> scaled;           // n_j (Q - Q_last), n of the bilateral kernel
+  Buffer<float> rows, next_rows;  // Q - Q_last filtered along the rows, and that of the next
   Buffer<float> row_norm;         // (W, width) n along a row, for all channels
-  std::vector<std::unique_ptr<Bilateral::Pass>> bilateral_passes;  // per group
+  std::vector<std::unique_ptr<Bilateral::Pass>> passes;  // per group
 };
 
 DenseCrf::DenseCrf(const uint8_t* image, int64_t height, int64_t width,
@@ -90,23 +87,18 @@ DenseCrf::DenseCrf(const uint8_t* image, int64_t height, int64_t width,
       width_(width),
       across_(kernels.gaussian_sxy, width),
       down_(kernels.gaussian_sxy, height),
-      gaussian_compat_(static_cast<float>(kernels.gaussian_compat)),
-      total_(height * width) {
+      gaussian_compat_(static_cast<float>(kernels.gaussian_compat)) {
   const Features features =
       image_features(image, height, width, kernels.bilateral_sxy, kernels.bilateral_srgb);
   bilateral_ = exact ? exact_bilateral(features, kernels.bilateral_compat, threads)
                      : lattice_bilateral(features, kernels.bilateral_compat, threads);
-  for (int64_t n = 0; n < height * width; ++n) {
-    const float spatial = gaussian_compat_ * down_.total[n / width] * across_.total[n % width];
-    total_[n] = spatial + bilateral_->total()[n];
-  }
 }
 
 // to = sum over a row of n_i k_ij n_j Q_j. padded: one row, with zeros around it.
-void DenseCrf::filter_row(const State& s, const float* marginals, float* padded, float* to) const {
+void DenseCrf::filter_row(const State& s, const float* from, float* padded, float* to) const {
   const int64_t row_floats = width_ * s.width, margin = across_.radius * s.width;
   const auto count = static_cast<int64_t>(across_.taps.size());
-  loops::multiply(s.row_norm.data(), marginals, padded + margin, row_floats);
+  loops::multiply(s.row_norm.data(), from, padded + margin, row_floats);
   loops::correlate(1, padded, s.width, across_.taps.data(), count, to, 0, row_floats);
   loops::multiply(s.row_norm.data(), to, to, row_floats);
 }
@@ -130,54 +122,51 @@ void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int coun
                    taps.data(), last - first + 1, to, s.groups * row_floats, row_floats);
 }
 
-// Q = softmax(-U + messages) for `count` rows; or the arg max, where labels are wanted.
-void DenseCrf::update_rows(State& s, int64_t y, int count, bool with_messages, float* messages,
-                           float* padded, uint8_t* labels) const {
+// Q = softmax(-U + messages) for `count` rows, which then are filtered, or go where `last` says.
+void DenseCrf::update_rows(State& s, int64_t y, int count, bool first_time, const Result* last,
+                           Rows& rows) const {
   const int64_t row_floats = width_ * s.width;
-  if (with_messages) {
-    for (int64_t g = 0; g < s.groups; ++g) {
-      filter_columns(s, g, y, count, messages + g * row_floats);
-    }
+  float* values = rows.values.data();
+  if (first_time) {
+    std::fill_n(values, count * s.groups * row_floats, 0.0f);
   } else {
-    std::fill_n(messages, count * s.groups * row_floats, 0.0f);
+    for (int64_t g = 0; g < s.groups; ++g) filter_columns(s, g, y, count, values + g * row_floats);
   }
-  const std::vector<float> no_total(with_messages ? 0 : width_, 0.0f);
-  for (const int64_t end = y + count; y < end; ++y, messages += s.groups * row_floats) {
-    for (int64_t g = 0; with_messages && g < s.groups; ++g) {
-      s.bilateral_passes[g]->add(y * width_, (y + 1) * width_, messages + g * row_floats);
+  for (const int64_t end = y + count; y < end; ++y, values += s.groups * row_floats) {
+    for (int64_t g = 0; !first_time && g < s.groups; ++g) {
+      s.passes[g]->add(y * width_, (y + 1) * width_, values + g * row_floats);
     }
-    const int64_t at = y * width_;
-    const loops::Logits logits{s.width,
-                               s.groups,
-                               width_,
-                               height_ * width_,
-                               s.relative_unary.data() + y * row_floats,
-                               with_messages ? total_.data() + at : no_total.data(),
-                               messages};
-    if (labels != nullptr) {
-      loops::arg_max(logits, s.channels, s.last.data() + at, labels + at);
-      continue;
-    }
-    loops::softmax(logits, s.marginals.data() + y * row_floats, s.last.data() + at);
-    for (int64_t g = 0; g < s.groups; ++g) {
-      const int64_t row = g * s.stride + y * row_floats;
-      filter_row(s, s.marginals.data() + row, padded, s.next_rows.data() + row);
+    const float* unary = s.relative_unary.data() + y * row_floats;
+    const loops::Pixels row{s.width, s.groups, width_, height_ * width_, unary, values};
+    if (last == nullptr) {
+      loops::softmax_differences(row, bilateral_->norm() + y * width_,
+                                 s.scaled.data() + y * row_floats);
+      for (int64_t g = 0; g < s.groups; ++g) {
+        filter_row(s, values + g * row_floats, rows.padded.data(),
+                   s.next_rows.data() + g * s.stride + y * row_floats);
+      }
+    } else if (last->labels != nullptr) {
+      loops::arg_max(row, s.channels, last->labels + y * width_);
+    } else {
+      float* to = last->marginals + y * width_;
+      loops::softmax(row, to + s.channels * height_ * width_);
+      write_marginals(s, values, to);
     }
   }
 }
 
-void DenseCrf::update(State& s, bool with_messages, uint8_t* labels) const {
+void DenseCrf::update(State& s, bool first_time, const Result* last) const {
   constexpr int64_t kRows = loops::kCorrelated;
   const int64_t whole = height_ / kRows, tasks = whole + height_ % kRows;
 #pragma omp parallel num_threads(s.threads)
   {
-    Buffer<float> messages(kRows * s.groups * width_ * s.width);
-    Buffer<float> padded((width_ + 2 * across_.radius) * s.width, 0.0f);
+    Rows rows{Buffer<float>(kRows * s.groups * width_ * s.width),
+              Buffer<float>((width_ + 2 * across_.radius) * s.width, 0.0f)};
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < tasks; ++task) {
       const bool several = task < whole;
       update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,
-                  with_messages, messages.data(), padded.data(), labels);
+                  first_time, last, rows);
     }
   }
   std::swap(s.rows, s.next_rows);
@@ -198,17 +187,11 @@ void DenseCrf::load(State& s, const float* unary) const {
   }
 }
 
-void DenseCrf::write_marginals(const State& s, float* marginals) const {
-  const int64_t pixels = height_ * width_;
-#pragma omp parallel for num_threads(s.threads) schedule(static)
-  for (int64_t y = 0; y < height_; ++y) {
-    for (int64_t c = 0; c < s.channels; ++c) {
-      const float* from = s.marginals.data() + c / s.width * s.stride + c % s.width;
-      for (int64_t n = y * width_; n < (y + 1) * width_; ++n) {
-        marginals[c * pixels + n] = from[n * s.width];
-      }
-    }
-    std::copy_n(s.last.data() + y * width_, width_, marginals + s.channels * pixels + y * width_);
+// From channels side by side to planes, for one row of pixels.
+void DenseCrf::write_marginals(const State& s, const float* values, float* to) const {
+  for (int64_t c = 0; c < s.channels; ++c, to += height_ * width_) {
+    const float* from = values + c / s.width * width_ * s.width + c % s.width;
+    for (int64_t x = 0; x < width_; ++x) to[x] = from[x * s.width];
   }
 }
 
@@ -220,17 +203,15 @@ void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_
     if (labels != nullptr) std::fill_n(labels, pixels, uint8_t{0});
     return;
   }
+  const Result result{marginals, labels};
   State s(*bilateral_, across_, pixels, classes, half, threads);
   load(s, unary);
   for (int64_t i = 0; i <= iterations; ++i) {
-    if (i > 0) {
-      for (int64_t g = 0; g < s.groups; ++g) {
-        s.bilateral_passes[g]->filter(s.marginals.data() + g * s.stride, threads);
-      }
+    for (int64_t g = 0; i > 0 && g < s.groups; ++g) {
+      s.passes[g]->filter(s.scaled.data() + g * s.stride, threads);
     }
-    update(s, i > 0, i == iterations ? labels : nullptr);
+    update(s, i == 0, i == iterations ? &result : nullptr);
   }
-  if (marginals != nullptr) write_marginals(s, marginals);
 }
 
 }  // namespace c2am

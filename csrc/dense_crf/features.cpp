@@ -9,6 +9,8 @@ Features image_features(const uint8_t* image, int64_t height, int64_t width, dou
                         double srgb) {
   std::array<double, 256> level;
   for (int i = 0; i < 256; ++i) level[i] = i / srgb;
+  std::vector<double> place(std::max(height, width));
+  for (size_t i = 0; i < place.size(); ++i) place[i] = static_cast<double>(i) / sxy;
   const double right = (width - 1) / sxy, bottom = (height - 1) / sxy;
   return {5,
           height * width,
@@ -18,8 +20,8 @@ Features image_features(const uint8_t* image, int64_t height, int64_t width, dou
             int64_t y = first / width, x = first % width;
             for (int64_t i = 0; i < count; ++i) {
               const uint8_t* rgb = image + 3 * (first + i);
-              to[i] = static_cast<double>(x) / sxy;
-              to[stride + i] = static_cast<double>(y) / sxy;
+              to[i] = place[x];
+              to[stride + i] = place[y];
               for (int c = 0; c < 3; ++c) to[(2 + c) * stride + i] = level[rgb[c]];
               if (++x == width) x = 0, ++y;
             }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <utility>
+#include <vector>
 
 #include "dense_crf/loops.h"
 #include "dense_crf/row.h"
@@ -59,28 +60,19 @@ void splat_and_blur(const PermutohedralLattice& lattice, const float* from, Latt
 }
 
 template <typename T>
-void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, int64_t first,
-           int64_t last, float* to) {
-  loops::slice(from.width, lattice.axes, lattice.corner.data(), lattice.weight.data(),
+void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, const float* scale,
+           int64_t first, int64_t last, float* to) {
+  loops::slice(from.width, lattice.axes, lattice.corner.data(), lattice.weight.data(), scale,
                from.values.data(), to, first, last);
 }
 
 template void splat_and_blur(const PermutohedralLattice&, const float*, LatticeValues<float>&, int);
-template void splat_and_blur(const PermutohedralLattice&, const float*, LatticeValues<ShortFloat>&,
+template void splat_and_blur(const PermutohedralLattice&, const float*, LatticeValues<Float16>&,
                              int);
-template void slice(const PermutohedralLattice&, const LatticeValues<float>&, int64_t, int64_t,
-                    float*);
-template void slice(const PermutohedralLattice&, const LatticeValues<ShortFloat>&, int64_t, int64_t,
-                    float*);
-
-void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues<float>& to,
-                         int threads) {
-  for_tiles(lattice.vertices, threads, [&](int64_t first, int64_t last) {
-    loops::splat_norm(lattice.groups.data(), lattice.entries.data(), norm, to.values.data(),
-                      lattice.start[first + 1], lattice.start[last + 1]);
-  });
-  blur(lattice, to, threads);
-}
+template void slice(const PermutohedralLattice&, const LatticeValues<float>&, const float*, int64_t,
+                    int64_t, float*);
+template void slice(const PermutohedralLattice&, const LatticeValues<Float16>&, const float*,
+                    int64_t, int64_t, float*);
 
 float lattice_gain(const PermutohedralLattice& lattice) {
   return 1.0f / (1.0f + std::exp2(static_cast<float>(1 - lattice.axes)));
@@ -88,7 +80,7 @@ float lattice_gain(const PermutohedralLattice& lattice) {
 
 void LatticeFilter::filter(const float* values, float* out, int64_t channels, int threads) const {
   const int64_t points = lattice_.points;
-  const float gain = lattice_gain(lattice_);
+  const std::vector<float> gain(kTile, lattice_gain(lattice_));
   for (int64_t c = 0; c < channels; c += kLargestWidth) {
     const int64_t count = std::min<int64_t>(kLargestWidth, channels - c);
     const int width = width_for(count);
@@ -103,11 +95,9 @@ void LatticeFilter::filter(const float* values, float* out, int64_t channels, in
     for_tiles(points, threads, [&](int64_t first, int64_t last) {
       float* sliced = rows.data() + first * width;
       std::fill_n(sliced, (last - first) * width, 0.0f);
-      slice(lattice_, lattice_values, first, last, sliced);
+      slice(lattice_, lattice_values, gain.data(), first, last, sliced);
       for (int64_t n = first; n < last; ++n) {
-        for (int64_t i = 0; i < count; ++i) {
-          out[n * channels + c + i] = gain * rows[n * width + i];
-        }
+        std::copy_n(rows.data() + n * width, count, out + n * channels + c);
       }
     });
   }

@@ -9,7 +9,7 @@
 
 namespace c2am {
 
-// Values of the vertices on their way through the filter, float or ShortFloat.
+// Values of the vertices on their way through the filter, float or Float16.
 template <typename T>
 struct LatticeValues {
   LatticeValues(const PermutohedralLattice& lattice, int width)
@@ -26,15 +26,11 @@ template <typename T>
 void splat_and_blur(const PermutohedralLattice& lattice, const float* from, LatticeValues<T>& to,
                     int threads);
 
-// Multiplies the weights of splatting by norm: (N,), and filters values of 1 (width 1).
-void splat_norm_and_blur(PermutohedralLattice& lattice, const float* norm, LatticeValues<float>& to,
-                         int threads);
-
-// The last step: adds the filtered values to those of the points first .. last - 1, with which `to`
-// begins.
+// The last step: adds scale * the filtered values to the points first .. last - 1, with which
+// `scale` and `to` begin.
 template <typename T>
-void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, int64_t first,
-           int64_t last, float* to);
+void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, const float* scale,
+           int64_t first, int64_t last, float* to);
 
 // The blur enlarges by a constant, which the result is to be multiplied by (as released by Adams
 // et al.).

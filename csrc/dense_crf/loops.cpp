@@ -31,10 +31,7 @@ C2AM_INLINE void weights_of(Vector<4>& weights, const Entry* entries) {
 // The sum over a group.
 template <int W>
 C2AM_INLINE void splat_group(Row<W>& sum, const Entry* entries, const float* from) {
-  for (int i = 0; i < kGroup; ++i) {
-    Row<W>::prefetch(from + int64_t{entries[i + kAhead].point} * W);
-  }
-  if constexpr (W < 4) {
+  if constexpr (W < 4) {  // which need no prefetching either
     Vector<4> rows, weights, wide = {};
     for (int i = 0; i < kGroup; i += kNarrow<W>) {
       load_narrow<W>(rows, from, [&](int k) { return entries[i + k].point; });
@@ -46,6 +43,7 @@ C2AM_INLINE void splat_group(Row<W>& sum, const Entry* entries, const float* fro
     Row<W> value;
     sum.clear();
     for (int i = 0; i < kGroup; ++i) {
+      Row<W>::prefetch(from + int64_t{entries[i + kAhead].point} * W);
       value.load(from + int64_t{entries[i].point} * W);
       sum.add(entries[i].weight, value);
     }
@@ -64,19 +62,6 @@ C2AM_INLINE void splat_rows(const Group* groups, const Entry* entries, const flo
     sum.add(groups[g].carry, so_far);
     sum.store(values + int64_t{groups[g].vertex} * W);
     so_far = sum;
-  }
-}
-
-C2AM_INLINE void splat_norm_body(const Group* groups, Entry* entries, const float* norm,
-                                 float* values, int64_t first, int64_t last) {
-  float sum = 0;
-  for (int64_t g = first; g < last; ++g) {
-    sum *= groups[g].carry;
-    for (Entry* entry = entries + g * kGroup; entry < entries + (g + 1) * kGroup; ++entry) {
-      entry->weight *= norm[entry->point];
-      sum += entry->weight;
-    }
-    values[groups[g].vertex] = sum;
   }
 }
 
@@ -100,12 +85,13 @@ C2AM_INLINE void blur_rows(const int32_t* neighbours, const T* from, T* to, int6
 
 template <int W, typename T>
 C2AM_INLINE void slice_rows(int corners, const int32_t* corner, const float* weight,
-                            const T* values, float* to, int64_t first, int64_t last) {
+                            const float* scale, const T* values, float* to, int64_t first,
+                            int64_t last) {
   corner += first * corners;
   weight += first * corners;
   for (int64_t n = first; n < last; ++n, to += W, corner += corners, weight += corners) {
     Row<W> sum, value;
-    sum.load(to);
+    sum.clear();
     int k = 0;
     if constexpr (W == 2 && std::is_same<T, float>::value) {
       Vector<4> wide = {}, rows;
@@ -115,62 +101,91 @@ C2AM_INLINE void slice_rows(int corners, const int32_t* corner, const float* wei
         weights.load(weight + k);
         wide += __builtin_shufflevector(weights.head, weights.head, 0, 0, 1, 1) * rows;
       }
-      fold_narrow(value, wide);
-      sum.add(value);
+      fold_narrow(sum, wide);
     }
     for (; k < corners; ++k) {
       if constexpr (W > 4) Row<W>::prefetch(values + int64_t{corner[k + kAhead]} * W);
       value.load(values + int64_t{corner[k]} * W);
       sum.add(weight[k], value);
     }
-    sum.store(to);
+    value.load(to);
+    value.add(scale[n - first], sum);
+    value.store(to);
   }
 }
 
-template <typename T>
+// How to store values of type T with vectors of so many bytes.
+template <int Bytes, typename T>
+struct StoredType {
+  using type = T;
+};
+#if defined(__x86_64__)
+template <>
+struct StoredType<64, Float16> {
+  using type = FastFloat16;
+};
+template <>
+struct StoredType<32, Float16> {
+  using type = FastFloat16;
+};
+#endif
+template <int Bytes, typename T>
+using Stored = typename StoredType<Bytes, T>::type;
+template <int Bytes, typename T>
+C2AM_INLINE auto* stored(T* values) {
+  return reinterpret_cast<Stored<Bytes, T>*>(values);
+}
+template <int Bytes, typename T>
+C2AM_INLINE auto* stored(const T* values) {
+  return reinterpret_cast<const Stored<Bytes, T>*>(values);
+}
+
+template <int Bytes, typename T>
 C2AM_INLINE void splat_body(int width, const Group* groups, const Entry* entries, const float* from,
                             T* values, int64_t first, int64_t last) {
-  C2AM_FOR_WIDTH(width, splat_rows, (groups, entries, from, values, first, last))
+  using S = Stored<Bytes, T>;
+  C2AM_FOR_WIDTH(width, splat_rows, S, (groups, entries, from, stored<Bytes>(values), first, last))
 }
 
-template <typename T>
+template <int Bytes, typename T>
 C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const T* from, T* to,
                            int64_t first, int64_t last) {
-  C2AM_FOR_WIDTH(width, blur_rows, (neighbours, from, to, first, last))
+  using S = Stored<Bytes, T>;
+  C2AM_FOR_WIDTH(width, blur_rows, S,
+                 (neighbours, stored<Bytes>(from), stored<Bytes>(to), first, last))
 }
 
-template <typename T>
+template <int Bytes, typename T>
 C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const float* weight,
-                            const T* values, float* to, int64_t first, int64_t last) {
+                            const float* scale, const T* values, float* to, int64_t first,
+                            int64_t last) {
+  using S = Stored<Bytes, T>;
+  const S* from = stored<Bytes>(values);
   if (corners == 6) {  // the bilateral kernel's, unrolled
-    C2AM_FOR_WIDTH(width, slice_rows, (6, corner, weight, values, to, first, last))
+    C2AM_FOR_WIDTH(width, slice_rows, S, (6, corner, weight, scale, from, to, first, last))
   } else {
-    C2AM_FOR_WIDTH(width, slice_rows, (corners, corner, weight, values, to, first, last))
+    C2AM_FOR_WIDTH(width, slice_rows, S, (corners, corner, weight, scale, from, to, first, last))
   }
 }
 
 }  // namespace
 
 #define C2AM_LATTICE_LOOPS(T)                                                                    \
-  C2AM_DISPATCH(splat,                                                                           \
-                (int width, const Group* groups, const Entry* entries, const float* from,        \
-                 T* values, int64_t first, int64_t last),                                        \
-                (width, groups, entries, from, values, first, last))                             \
-  C2AM_DISPATCH(                                                                                 \
+  C2AM_DISPATCH_BYTES(splat,                                                                     \
+                      (int width, const Group* groups, const Entry* entries, const float* from,  \
+                       T* values, int64_t first, int64_t last),                                  \
+                      (width, groups, entries, from, values, first, last))                       \
+  C2AM_DISPATCH_BYTES(                                                                           \
       blur,                                                                                      \
       (int width, const int32_t* neighbours, const T* from, T* to, int64_t first, int64_t last), \
       (width, neighbours, from, to, first, last))                                                \
-  C2AM_DISPATCH(slice,                                                                           \
-                (int width, int corners, const int32_t* corner, const float* weight,             \
-                 const T* values, float* to, int64_t first, int64_t last),                       \
-                (width, corners, corner, weight, values, to, first, last))
+  C2AM_DISPATCH_BYTES(                                                                           \
+      slice,                                                                                     \
+      (int width, int corners, const int32_t* corner, const float* weight, const float* scale,   \
+       const T* values, float* to, int64_t first, int64_t last),                                 \
+      (width, corners, corner, weight, scale, values, to, first, last))
 
 C2AM_LATTICE_LOOPS(float)
-C2AM_LATTICE_LOOPS(ShortFloat)
-
-C2AM_DISPATCH(splat_norm,
-              (const Group* groups, Entry* entries, const float* norm, float* values, int64_t first,
-               int64_t last),
-              (groups, entries, norm, values, first, last))
+C2AM_LATTICE_LOOPS(Float16)
 
 }  // namespace c2am::loops

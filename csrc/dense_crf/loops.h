@@ -1,6 +1,6 @@
 // The inner loops of lattice filtering. Channels lie in rows: the `width` values of a point or of a
 // vertex are adjacent, so that every loop is one over vectors. See row.h for the widths, and for
-// ShortFloat, which the values of vertices may be stored as.
+// Float16, which the values of vertices may be stored as.
 #pragma once
 
 #include <cstdint>
@@ -16,24 +16,20 @@ void splat(int width, const PermutohedralLattice::Group* groups,
            const PermutohedralLattice::Entry* entries, const float* from, float* values,
            int64_t first, int64_t last);
 void splat(int width, const PermutohedralLattice::Group* groups,
-           const PermutohedralLattice::Entry* entries, const float* from, ShortFloat* values,
+           const PermutohedralLattice::Entry* entries, const float* from, Float16* values,
            int64_t first, int64_t last);
-
-// Multiplies the weights of such entries by norm[point], and sets values[v] to their sum.
-void splat_norm(const PermutohedralLattice::Group* groups, PermutohedralLattice::Entry* entries,
-                const float* norm, float* values, int64_t first, int64_t last);
 
 // to[v] = from[v] + (from[neighbour] + from[other neighbour]) / 2 along one axis.
 void blur(int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
           int64_t last);
-void blur(int width, const int32_t* neighbours, const ShortFloat* from, ShortFloat* to,
-          int64_t first, int64_t last);
+void blur(int width, const int32_t* neighbours, const Float16* from, Float16* to, int64_t first,
+          int64_t last);
 
-// to[n] += sum of weight * values[corner] over the corners of the points first .. last - 1; `to`
-// begins at the first.
-void slice(int width, int corners, const int32_t* corner, const float* weight, const float* values,
-           float* to, int64_t first, int64_t last);
-void slice(int width, int corners, const int32_t* corner, const float* weight,
-           const ShortFloat* values, float* to, int64_t first, int64_t last);
+// to[n] += scale[n] * sum of weight * values[corner] over the corners of the points first ..
+// last - 1; `scale` and `to` begin at the first.
+void slice(int width, int corners, const int32_t* corner, const float* weight, const float* scale,
+           const float* values, float* to, int64_t first, int64_t last);
+void slice(int width, int corners, const int32_t* corner, const float* weight, const float* scale,
+           const Float16* values, float* to, int64_t first, int64_t last);
 
 }  // namespace c2am::loops

@@ -35,7 +35,7 @@ Slopes slopes(int j) {
   return {std::sqrt(2.0 / 3.0 * (j + 1) / j), std::sqrt(2.0 / 3.0 / (j * (j + 1.0)))};
 }
 
-C2AM_INLINE void place_body(int dimension, const Slopes* slope, Placement* at) {
+C2AM_INLINE void place_points(int dimension, const Slopes* slope, Placement* at) {
   double sum[kBatch] = {};
   for (int j = 0; j < dimension; ++j) {
     // Backwards, since of equal fractions that of the last coordinate comes first.
@@ -63,6 +63,14 @@ C2AM_INLINE void place_body(int dimension, const Slopes* slope, Placement* at) {
         right_raised[p] = b > a ? of_a : of_b;
       }
     }
+  }
+}
+
+C2AM_INLINE void place_body(int dimension, const Slopes* slope, Placement* at) {
+  if (dimension == 5) {  // the bilateral kernel's, unrolled
+    place_points(5, slope, at);
+  } else {
+    place_points(dimension, slope, at);
   }
 }
 
@@ -175,7 +183,6 @@ PermutohedralLattice::PermutohedralLattice(const Features& features, int threads
   } else {
     build<WideKey>(features, grid, threads);
   }
-  transpose(threads);
 }
 
 // A key is a vertex's coordinates in a mixed radix, so that a step along an axis adds a constant.
@@ -212,15 +219,19 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
     number[vertex.number] = static_cast<int32_t>(keys.size() - 1);
   }
   vertices = static_cast<int64_t>(keys.size()) - 1;
+  std::vector<Buffer<int32_t>> counts(threads);  // of entries, by thread and vertex
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
+    counts[t] = Buffer<int32_t>(vertices + 1, 0);
     const int64_t last = part(points, t + 1, threads) * axes;
     for (int64_t i = part(points, t, threads) * axes; i < last; ++i) {
       corner[i] = number[offset[t] + corner[i]];
+      ++counts[t][corner[i]];
     }
   }
   connect(keys, step, threads);
   divide(keys, d > 2 ? places[1] : end);
+  transpose(counts);
 }
 
 // Keys and keys one step further are both in order, so the neighbours are found side by side. A
@@ -270,15 +281,9 @@ void PermutohedralLattice::divide(const std::vector<Key>& keys, Key place) {
   blocks.push_back(static_cast<int32_t>(vertices + 1));
 }
 
-void PermutohedralLattice::transpose(int threads) {
-  // Per thread and vertex: how many entries, then where the next one goes.
-  std::vector<Buffer<int32_t>> next(threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int t = 0; t < threads; ++t) {
-    next[t] = Buffer<int32_t>(vertices + 1, 0);
-    const int64_t last = part(points, t + 1, threads) * axes;
-    for (int64_t i = part(points, t, threads) * axes; i < last; ++i) ++next[t][corner[i]];
-  }
+// next: for each thread and vertex how many entries there are, then where the next one goes.
+void PermutohedralLattice::transpose(std::vector<Buffer<int32_t>>& next) {
+  const auto threads = static_cast<int>(next.size());
   start = Buffer<int32_t>(vertices + 2);
   int32_t sum = 0;  // of groups
   for (int64_t v = 0; v <= vertices; ++v) {

@@ -57,7 +57,7 @@ class PermutohedralLattice {
   void connect(const std::vector<Key>& keys, const Key* step, int threads);
   template <typename Key>
   void divide(const std::vector<Key>& keys, Key place);
-  void transpose(int threads);
+  void transpose(std::vector<Buffer<int32_t>>& next);
 };
 
 }  // namespace c2am

@@ -3,31 +3,32 @@
 
 #include <cstdint>
 
+#include "dense_crf/float16.h"
 #include "simd.h"
 
-// Calls a function template on the width for a width that is known only when the program runs.
-#define C2AM_FOR_WIDTH(width, function, arguments) \
-  switch (width) {                                 \
-    case 1:                                        \
-      return function<1> arguments;                \
-    case 2:                                        \
-      return function<2> arguments;                \
-    case 4:                                        \
-      return function<4> arguments;                \
-    case 8:                                        \
-      return function<8> arguments;                \
-    case 12:                                       \
-      return function<12> arguments;               \
-    case 16:                                       \
-      return function<16> arguments;               \
-    case 20:                                       \
-      return function<20> arguments;               \
-    case 24:                                       \
-      return function<24> arguments;               \
-    case 28:                                       \
-      return function<28> arguments;               \
-    case 32:                                       \
-      return function<32> arguments;               \
+// Calls function<width, parameter>(arguments) for a width that is known only when the program runs.
+#define C2AM_FOR_WIDTH(width, function, parameter, arguments) \
+  switch (width) {                                            \
+    case 1:                                                   \
+      return function<1, parameter> arguments;                \
+    case 2:                                                   \
+      return function<2, parameter> arguments;                \
+    case 4:                                                   \
+      return function<4, parameter> arguments;                \
+    case 8:                                                   \
+      return function<8, parameter> arguments;                \
+    case 12:                                                  \
+      return function<12, parameter> arguments;               \
+    case 16:                                                  \
+      return function<16, parameter> arguments;               \
+    case 20:                                                  \
+      return function<20, parameter> arguments;               \
+    case 24:                                                  \
+      return function<24, parameter> arguments;               \
+    case 28:                                                  \
+      return function<28, parameter> arguments;               \
+    case 32:                                                  \
+      return function<32, parameter> arguments;               \
   }
 
 namespace c2am {
@@ -38,7 +39,7 @@ constexpr int width_for(int64_t channels) {
   return static_cast<int>(channels <= 2 ? channels : (channels + 3) / 4 * 4);
 }
 
-// ShortFloat of a vector's elements; folding halves onto each other sums them without a long chain.
+// Of a vector's elements; folding halves onto each other sums them without a long chain.
 template <int W>
 C2AM_INLINE void halves(const Vector<W>& whole, Vector<W / 2>& low, Vector<W / 2>& high) {
   std::memcpy(&low, &whole, sizeof(low));
@@ -65,38 +66,6 @@ C2AM_INLINE float max_of(const Vector<W>& v) {
   }
 }
 
-// A float of 16 bits for values from 2^-41, which stands for 0 too, to 2^23: 6 bits of exponent, 10
-// of mantissa as in float16, and no sign.
-struct ShortFloat {
-  uint16_t bits;
-};
-constexpr int kHalfShift = 13;                      // mantissa bits that float32 has more
-constexpr uint32_t kHalfLowest = (127 - 41) << 23;  // 2^-41 as float32
-
-template <int W>
-C2AM_INLINE void load(Vector<W>& value, const ShortFloat* from) {
-  using Narrow = Vector<W, uint16_t>;
-  using Bits = Vector<W, uint32_t>;
-  Narrow narrow;
-  std::memcpy(&narrow, from, sizeof(narrow));
-  const Bits bits = (__builtin_convertvector(narrow, Bits) << kHalfShift) + kHalfLowest;
-  std::memcpy(&value, &bits, sizeof(bits));
-}
-
-template <int W>
-C2AM_INLINE void store(ShortFloat* to, const Vector<W>& value) {
-  using Narrow = Vector<W, uint16_t>;
-  using Bits = Vector<W, uint32_t>;
-  constexpr float kLowest = 0x1p-41f;
-  const Vector<W> clamped = value > kLowest ? value : kLowest + Vector<W>{};
-  Bits bits;
-  std::memcpy(&bits, &clamped, sizeof(bits));
-  // To the nearest, or to the even one of two.
-  bits += (1u << (kHalfShift - 1)) - 1 + ((bits >> kHalfShift) & 1) - kHalfLowest;
-  const Narrow narrow = __builtin_convertvector(bits >> kHalfShift, Narrow);
-  std::memcpy(to, &narrow, sizeof(narrow));
-}
-
 // W = 16 + 4 floats are a vector of 16 and a row of 4, and so on.
 template <int W>
 struct Row {
@@ -114,7 +83,8 @@ struct Row {
     head = *reinterpret_cast<const Unaligned*>(from);
     tail.load(from + kHead);
   }
-  C2AM_INLINE void load(const ShortFloat* from) {
+  template <typename Float16>
+  C2AM_INLINE void load(const Float16* from) {
     c2am::load<kHead>(head, from);
     tail.load(from + kHead);
   }
@@ -122,7 +92,8 @@ struct Row {
     c2am::store(to, head);
     tail.store(to + kHead);
   }
-  C2AM_INLINE void store(ShortFloat* to) const {
+  template <typename Float16>
+  C2AM_INLINE void store(Float16* to) const {
     c2am::store<kHead>(to, head);
     tail.store(to + kHead);
   }

@@ -1,5 +1,7 @@
 #include "dense_crf/softmax.h"
 
+#include <utility>
+
 #include "dense_crf/exponential.h"
 #include "dense_crf/row.h"
 #include "simd.h"
@@ -7,161 +9,177 @@
 namespace c2am::loops {
 namespace {
 
+constexpr int64_t kChunk = 64;  // pixels that go through all steps before the next ones, in L1
+
+template <int N>
 C2AM_INLINE void exponentials(float* values, int64_t n) {
-  Vector<16> x;
-  for (; n >= 16; n -= 16, values += 16) {
+  Vector<N> x;
+  for (; n >= N; n -= N, values += N) {
     load(x, values);
-    exponential(x);
+    exponential<N>(x);
     store(values, x);
   }
-  x = Vector<16>{};
+  x = Vector<N>{};
   std::memcpy(&x, values, n * sizeof(float));
-  exponential(x);
+  exponential<N>(x);
   std::memcpy(values, &x, n * sizeof(float));
 }
 
-// messages: on output the logits from pixel `first` on, less their maximum or 0, and last: that of
-// the last class. A pixel stays in registers if it has one group of channels.
+// values: the logits of the pixels first .. end - 1, less their maximum or 0, and last: that of the
+// last class. A pixel stays in registers if it has one group of channels.
 template <int W>
-C2AM_INLINE void to_logits(const Logits& s, int64_t first, float* last) {
-  for (int64_t n = first; n < s.pixels; ++n) {
+C2AM_INLINE void to_logits(const Pixels& s, int64_t first, int64_t end, float* last) {
+  for (int64_t n = first; n < end; ++n) {
     Row<W> logit, unary;
-    float shift = -s.total[n], top = 0;
+    float top = 0;
     for (int64_t g = 0; g < s.groups; ++g) {
-      logit.load(s.messages + (g * s.pixels + n) * W);
-      shift += logit.sum();
-    }
-    for (int64_t g = 0; g < s.groups; ++g) {
-      float* at = s.messages + (g * s.pixels + n) * W;
-      if (s.groups > 1) logit.load(at);
+      float* at = s.values + (g * s.pixels + n) * W;
+      logit.load(at);
       unary.load(s.relative_unary + (g * s.stride + n) * W);
       logit.add(unary);
-      logit.add(shift);
       const float largest = logit.max();
       top = largest > top ? largest : top;
       if (s.groups > 1) logit.store(at);
     }
     for (int64_t g = 0; g < s.groups; ++g) {
-      float* at = s.messages + (g * s.pixels + n) * W;
+      float* at = s.values + (g * s.pixels + n) * W;
       if (s.groups > 1) logit.load(at);
       logit.add(-top);
       logit.store(at);
     }
-    last[n] = -top;
+    last[n - first] = -top;
   }
 }
 
 template <int W>
-C2AM_INLINE void normalise(const Logits& s, int64_t first, float* marginals, float* last) {
-  for (int64_t n = first; n < s.pixels; ++n) {
+C2AM_INLINE void normalise(const Pixels& s, int64_t first, int64_t end, float* last,
+                           const float* norm, float* scaled) {
+  for (int64_t n = first; n < end; ++n) {
     Row<W> value;
-    float sum = last[n];
+    float& of_last = last[n - first];
+    float sum = of_last;
     for (int64_t g = 0; g < s.groups; ++g) {
-      value.load(s.messages + (g * s.pixels + n) * W);
+      value.load(s.values + (g * s.pixels + n) * W);
       sum += value.sum();
     }
     const float share = 1 / sum;
+    of_last *= share;
     for (int64_t g = 0; g < s.groups; ++g) {
-      if (s.groups > 1) value.load(s.messages + (g * s.pixels + n) * W);
+      float* at = s.values + (g * s.pixels + n) * W;
+      if (s.groups > 1) value.load(at);
       value.scale(share);
-      value.store(marginals + (g * s.stride + n) * W);
+      if (scaled != nullptr) value.add(-of_last);
+      value.store(at);
+      if (scaled == nullptr) continue;
+      value.scale(norm[n]);
+      value.store(scaled + (g * s.stride + n) * W);
     }
-    last[n] *= share;
   }
 }
 
-// The lanes of a pixel, W of 16, added up or compared; the result is in all of them.
-template <int W>
-C2AM_INLINE void sum_lanes(Vector<16>& v) {
-  if constexpr (W == 2) {
-    v += __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-  }
+// Each lane's neighbour in the pair that it is of.
+template <int N, size_t... Lane>
+C2AM_INLINE void swap_pairs(Vector<N>& other, const Vector<N>& v, std::index_sequence<Lane...>) {
+  other = __builtin_shufflevector(v, v, static_cast<int>(Lane ^ 1)...);
 }
-template <int W>
-C2AM_INLINE void max_lanes(Vector<16>& v) {
-  if constexpr (W == 2) {
-    const Vector<16> other =
-        __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
-    v = v > other ? v : other;
-  }
-}
-template <int W>
-C2AM_INLINE void load_lanes(Vector<16>& v, const float* from) {
-  if constexpr (W == 1) {
-    load(v, from);
-  } else {
-    Vector<8> each;
-    load(each, from);
-    v = __builtin_shufflevector(each, each, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  }
+template <int N, size_t... Lane>
+C2AM_INLINE void load_pairs(Vector<N>& v, const float* from, std::index_sequence<Lane...>) {
+  Vector<N / 2> each;
+  load(each, from);
+  v = __builtin_shufflevector(each, each, static_cast<int>(Lane / 2)...);
 }
 
-// The same for 16 / W pixels of W = 1 or 2 channels at once. Returns the number of pixels done.
-template <int W>
-C2AM_INLINE int64_t softmax_narrow(const Logits& s, float* marginals, float* last) {
+// All of it for N / W pixels of W = 1 or 2 channels at once. Returns the number of pixels done.
+template <int W, int N>
+C2AM_INLINE int64_t softmax_narrow(const Pixels& s, float* last, const float* norm, float* scaled) {
+  const auto lanes = std::make_index_sequence<N>();
   int64_t n = 0;
-  for (; n + 16 / W <= s.pixels; n += 16 / W) {
-    Vector<16> logit, shift, value;
-    load(logit, s.messages + n * W);
-    shift = logit;
-    sum_lanes<W>(shift);
-    load_lanes<W>(value, s.total + n);
-    shift -= value;
-    load(value, s.relative_unary + n * W);
-    logit += value + shift;
-    Vector<16> top = logit;
-    max_lanes<W>(top);
-    top = top > 0.0f ? top : Vector<16>{};
-    logit -= top;
-    Vector<16> of_last = -top;
-    exponential(logit);
-    exponential(of_last);
-    Vector<16> sum = logit;
-    sum_lanes<W>(sum);
-    sum += of_last;
-    logit /= sum;
-    of_last /= sum;
-    store(marginals + n * W, logit);
-    for (int p = 0; p < 16 / W; ++p) last[n + p] = of_last[p * W];
+  for (; n + N / W <= s.pixels; n += N / W) {
+    Vector<N> value, other, top;
+    load(value, s.values + n * W);
+    load(other, s.relative_unary + n * W);
+    value += other;
+    top = value > 0.0f ? value : Vector<N>{};
+    if constexpr (W == 2) {
+      swap_pairs<N>(other, top, lanes);
+      top = top > other ? top : other;
+    }
+    value -= top;
+    Vector<N> of_last = -top;
+    exponential<N>(value);
+    exponential<N>(of_last);
+    Vector<N> sum = value + of_last;
+    if constexpr (W == 2) {
+      swap_pairs<N>(other, value, lanes);
+      sum += other;
+    }
+    const Vector<N> share = 1.0f / sum;
+    value *= share;
+    of_last *= share;
+    if (scaled == nullptr) {
+      for (int p = 0; p < N / W; ++p) last[n + p] = of_last[p * W];
+    } else {
+      value -= of_last;
+      if constexpr (W == 2) {
+        load_pairs<N>(other, norm + n, lanes);
+      } else {
+        load(other, norm + n);
+      }
+      store(scaled + n * W, value * other);
+    }
+    store(s.values + n * W, value);
   }
   return n;
 }
 
-template <int W>
-C2AM_INLINE void softmax_rows(const Logits& s, float* marginals, float* last) {
+// scaled: null for marginals, with `last` of all pixels.
+template <int W, int N>
+C2AM_INLINE void softmax_rows(const Pixels& s, float* last, const float* norm, float* scaled) {
   int64_t first = 0;
-  if constexpr (W <= 2) first = softmax_narrow<W>(s, marginals, last);
-  to_logits<W>(s, first, last);
-  for (int64_t g = 0; g < s.groups; ++g) {
-    exponentials(s.messages + (g * s.pixels + first) * W, (s.pixels - first) * W);
+  if constexpr (W <= 2) first = softmax_narrow<W, N>(s, last, norm, scaled);
+  for (; first < s.pixels; first += kChunk) {
+    const int64_t end = first + kChunk < s.pixels ? first + kChunk : s.pixels;
+    float of_chunk[kChunk];
+    float* own_last = scaled == nullptr ? last + first : of_chunk;
+    to_logits<W>(s, first, end, own_last);
+    for (int64_t g = 0; g < s.groups; ++g) {
+      exponentials<N>(s.values + (g * s.pixels + first) * W, (end - first) * W);
+    }
+    exponentials<N>(own_last, end - first);
+    normalise<W>(s, first, end, own_last, norm, scaled);
   }
-  exponentials(last + first, s.pixels - first);
-  normalise<W>(s, first, marginals, last);
 }
 
-C2AM_INLINE void softmax_body(const Logits& logits, float* marginals, float* last){
-    C2AM_FOR_WIDTH(logits.width, softmax_rows, (logits, marginals, last))}
-
-C2AM_INLINE void final_logits_body(const Logits& logits, float* last) {
-  C2AM_FOR_WIDTH(logits.width, to_logits, (logits, 0, last))
+template <int Bytes>
+C2AM_INLINE void softmax_either_body(const Pixels& s, float* last, const float* norm,
+                                     float* scaled) {
+  constexpr int N = Bytes / sizeof(float);
+  C2AM_FOR_WIDTH(s.width, softmax_rows, N, (s, last, norm, scaled))
 }
+
+C2AM_DISPATCH_BYTES(softmax_either,
+                    (const Pixels& s, float* last, const float* norm, float* scaled),
+                    (s, last, norm, scaled))
 
 }  // namespace
 
-C2AM_DISPATCH(softmax, (const Logits& logits, float* marginals, float* last),
-              (logits, marginals, last))
-C2AM_DISPATCH(final_logits, (const Logits& logits, float* last), (logits, last))
+void softmax(const Pixels& s, float* last) { softmax_either(s, last, nullptr, nullptr); }
 
-void arg_max(const Logits& s, int64_t channels, float* last, uint8_t* labels) {
-  final_logits(s, last);
+void softmax_differences(const Pixels& s, const float* norm, float* scaled) {
+  softmax_either(s, nullptr, norm, scaled);
+}
+
+void arg_max(const Pixels& s, int64_t channels, uint8_t* labels) {
   for (int64_t n = 0; n < s.pixels; ++n) {
-    float best = s.messages[n * s.width];
-    int64_t label = 0;
-    for (int64_t c = 1; c < channels; ++c) {
-      const float logit = s.messages[(c / s.width * s.pixels + n) * s.width + c % s.width];
-      if (logit > best) best = logit, label = c;
+    float best = 0;  // of the last class
+    int64_t label = channels;
+    for (int64_t c = channels - 1; c >= 0; --c) {
+      const int64_t group = c / s.width, i = c % s.width;
+      const float logit = s.values[(group * s.pixels + n) * s.width + i] +
+                          s.relative_unary[(group * s.stride + n) * s.width + i];
+      if (logit >= best) best = logit, label = c;
     }
-    labels[n] = static_cast<uint8_t>(last[n] > best ? channels : label);
+    labels[n] = static_cast<uint8_t>(label);
   }
 }
 

@@ -1,26 +1,28 @@
-// The softmax of the mean-field update, on rows of channels as in loops.h. The marginals of a pixel
-// sum to 1, so the last class has no channel: a logit is a class's log-odds against it.
+// The softmax of the mean-field update, on rows of channels as in loops.h. Of C classes there are
+// C - 1 channels, each compared with the last class: since filtering is linear, the differences
+// Q - Q_last of the marginals are filtered, and give the log-odds u + m - m_last themselves.
 #pragma once
 
 #include <cstdint>
 
 namespace c2am::loops {
 
-// Some pixels and what their logits are made of: logit = u + m - m_last, where the messages m of
-// all classes sum to `total`.
-struct Logits {
-  int width;  // channels of a group
-  int64_t groups, pixels;
-  int64_t stride;  // pixels from one group to the next in `relative_unary` and marginals
+// Some pixels, with channels in groups of `width`.
+struct Pixels {
+  int width;
+  int64_t groups, pixels, stride;
   const float* relative_unary;  // (groups, stride, width) u = U_last - U
-  const float* total;           // (pixels,)
-  float* messages;              // (groups, pixels, width), overwritten
+  // (groups, pixels, width) On input m - m_last, on output Q or Q - Q_last.
+  float* values;
 };
 
-// marginals: (groups, stride, width), and last: (pixels,), those of the last class.
-void softmax(const Logits& logits, float* marginals, float* last);
+// values: Q, and last: (pixels,), that of the last class.
+void softmax(const Pixels& s, float* last);
 
-// labels[n] = the first of the largest logits, the last class included. last: (pixels,) scratch.
-void arg_max(const Logits& logits, int64_t channels, float* last, uint8_t* labels);
+// values: Q - Q_last, and scaled: (groups, stride, width), norm * (Q - Q_last) for norm: (pixels,).
+void softmax_differences(const Pixels& s, const float* norm, float* scaled);
+
+// labels[n] = the first of the classes with the largest Q.
+void arg_max(const Pixels& s, int64_t channels, uint8_t* labels);
 
 }  // namespace c2am::loops

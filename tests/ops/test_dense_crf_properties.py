@@ -135,7 +135,8 @@ def test_all_instruction_sets_agree(isa: str, tmp_path: os.PathLike[str]) -> Non
         expected = ops.dense_crf(image, unary[:classes].double(), backend="reference")
         single, half, exact = results[3 * i : 3 * i + 3]
         assert_close(single.double(), expected, rtol=0, atol=2e-4)
-        assert_close(half.double(), expected, rtol=0, atol=0.05)
+        assert_close(half.double(), expected, rtol=0, atol=0.1)
+        assert (half.double() - expected).abs().mean() < 2e-4
         all_pairs = ops.dense_crf(
             image, unary[:classes].double(), method="exact", backend="reference"
         )
