@@ -118,6 +118,22 @@ def _native(edge: Tensor, label: Tensor, radius: float, gradient: bool) -> tuple
     return losses, gradients
 
 
+def _triton(edge: Tensor, label: Tensor, radius: float, gradient: bool) -> tuple[Tensor, Tensor]:
+    """As `_reference`."""
+    from c2am.kernels import affinity_loss as kernels
+
+    if 0 in (len(edge), *paths.interior_size(edge.shape[1], edge.shape[2], radius)):
+        return edge.new_zeros(3), edge.new_zeros((3, *edge.shape) if gradient else 0)
+    dispatch.launches[OP, "triton"] += 1
+    return kernels.affinity_loss(
+        edge.contiguous(),
+        label.contiguous(),
+        *paths.path_chains(radius, edge.device),
+        paths.interior_margin(radius),
+        gradient,
+    )
+
+
 def _kernel(
     edge: Tensor, label: Tensor, radius: float, num_classes: int, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -148,7 +164,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 
 dispatch.register(
-    OP, cpu={"native": _native, "reference": _reference}, cuda={"reference": _reference}
+    OP,
+    cpu={"native": _native, "reference": _reference, "triton": _triton},
+    cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(
     OP,

@@ -113,6 +113,22 @@ def _native(field: Tensor, label: Tensor, radius: float, gradient: bool) -> tupl
     return losses, gradients
 
 
+def _triton(field: Tensor, label: Tensor, radius: float, gradient: bool) -> tuple[Tensor, Tensor]:
+    """As `_reference`."""
+    from c2am.kernels import displacement_loss as kernels
+
+    if 0 in (len(field), *paths.interior_size(field.shape[2], field.shape[3], radius)):
+        return field.new_zeros(2), field.new_zeros((2, *field.shape) if gradient else 0)
+    dispatch.launches[OP, "triton"] += 1
+    return kernels.displacement_loss(
+        field.contiguous(),
+        label.contiguous(),
+        paths.path_chains(radius, field.device).visits,
+        paths.interior_margin(radius),
+        gradient,
+    )
+
+
 def _kernel(
     displacement: Tensor, label: Tensor, radius: float, gradient: bool, backend: str
 ) -> tuple[Tensor, Tensor]:
@@ -143,7 +159,9 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 
 dispatch.register(
-    OP, cpu={"native": _native, "reference": _reference}, cuda={"reference": _reference}
+    OP,
+    cpu={"native": _native, "reference": _reference, "triton": _triton},
+    cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(
     OP,

@@ -85,6 +85,34 @@ def _native_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
     return result.view(edge.shape).to(edge.dtype)
 
 
+def _triton(edge: Tensor, radius: float) -> Tensor:
+    from c2am.kernels import path_affinity as kernels
+
+    wide = edge[:, 0].to(checks.accumulation_dtype(edge.dtype)).contiguous()
+    affinity = _fake(edge, radius, "triton")
+    if affinity.numel() > 0:
+        dispatch.launches[OP, "triton"] += 1
+        chains = paths.path_chains(radius, edge.device)
+        kernels.path_affinity(wide, affinity, *chains, paths.interior_margin(radius))
+    return affinity
+
+
+def _triton_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
+    from c2am.kernels import path_affinity as kernels
+
+    if grad.numel() == 0:
+        return torch.zeros_like(edge, memory_format=torch.contiguous_format)
+    wide = edge[:, 0].to(checks.accumulation_dtype(edge.dtype)).contiguous()
+    dispatch.launches[OP, "triton"] += 1
+    result = kernels.path_affinity_backward(
+        grad.contiguous(),
+        wide,
+        *paths.path_chains(radius, edge.device),
+        paths.interior_margin(radius),
+    )
+    return result.view(edge.shape).to(edge.dtype)
+
+
 def _options(wide: Tensor, radius: float) -> dict[str, Any]:
     dtype = str(wide.dtype).removeprefix("torch.")
     return {"radius": radius, "dtype": dtype, "threads": torch.get_num_threads()}
@@ -96,8 +124,7 @@ def _kernel(edge: Tensor, radius: float, backend: str) -> Tensor:
 
 
 def _backward_kernel(grad: Tensor, edge: Tensor, radius: float, backend: str) -> Tensor:
-    native = dispatch.resolve(OP, backend, edge.device)[0] == "native"
-    return (_native_backward if native else _reference_backward)(grad, edge, radius)
+    return _BACKWARD[dispatch.resolve(OP, backend, edge.device)[0]](grad, edge, radius)
 
 
 def _fake(edge: Tensor, radius: float, backend: str) -> Tensor:
@@ -120,8 +147,15 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
     return grad_edge, None, None
 
 
+_BACKWARD = {
+    "reference": _reference_backward,
+    "native": _native_backward,
+    "triton": _triton_backward,
+}
 dispatch.register(
-    OP, cpu={"native": _native, "reference": _reference}, cuda={"reference": _reference}
+    OP,
+    cpu={"native": _native, "reference": _reference, "triton": _triton},
+    cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(
     OP,

@@ -48,6 +48,71 @@ def path_offsets(radius: float) -> tuple[Path, ...]:
     )
 
 
+class PathChains(NamedTuple):
+    """The displacements in an order in which most paths extend that of the one before.
+
+    A pixel (y, x) of a path is the integer (|y| + |x|) 2^20 + y 2^10 + x + 2^9, so that of two
+    pixels the smaller one is nearer to the source, in the order of `Path.pixels`.
+    """
+
+    visits: Tensor
+    """(P + 1, 4) int32. For each: where its pixels begin in `pixels`; its place in `path_offsets`;
+    1 if its path is made of these pixels and the source alone, 0 if also of those of the path
+    before; its target. The last row ends the table."""
+    pixels: Tensor
+    """(M,) int32, the pixels that each visit adds: 102 for radius 5, 980 for radius 10, where the
+    paths have 208 and 1982 without their source."""
+
+
+@lru_cache(maxsize=32)
+def path_chains(radius: float, device: torch.device) -> PathChains:
+    """The table that the Triton kernels walk along, on their device.
+
+    Raises:
+        ValueError: `radius` is above 512, which the integers of the table cannot hold.
+    """
+    if interior_margin(radius) >= 512:
+        raise ValueError(f"path_chains: radius is {radius}, expected at most 512")
+    table = path_offsets(radius)
+    visits: list[list[int]] = []
+    pixels: list[int] = []
+    for chain in _chains(table):
+        seen = {(0, 0)}
+        for place, p in enumerate(chain):
+            path = table[p]
+            visits.append([len(pixels), p, int(place == 0), _code(path.dy, path.dx)])
+            pixels += [_code(y, x) for y, x in path.pixels if (y, x) not in seen]
+            seen.update(path.pixels)
+    visits.append([len(pixels), -1, 1, 0])
+    return PathChains(
+        torch.tensor(visits, dtype=torch.int32, device=device),
+        torch.tensor(pixels, dtype=torch.int32, device=device),
+    )
+
+
+def _code(y: int, x: int) -> int:
+    return (abs(y) + abs(x)) << 20 | y << 10 | (x + 512)
+
+
+def _chains(table: tuple[Path, ...]) -> list[list[int]]:
+    """The paths in chains, each path holding all pixels of the one before: the longest first."""
+    sets = [frozenset(path.pixels) for path in table]
+    order = range(len(table))
+    nested = [(len(sets[j]), i, j) for i in order for j in order if sets[j] < sets[i]]
+    after: dict[int, int] = {}
+    before: dict[int, int] = {}
+    for _, i, j in sorted(nested, reverse=True):
+        if i not in before and j not in after:
+            before[i], after[j] = j, i
+    chains = []
+    for head in (p for p in order if p not in before):
+        chain = [head]
+        while chain[-1] in after:
+            chain.append(after[chain[-1]])
+        chains.append(chain)
+    return chains
+
+
 def interior_margin(radius: float) -> int:
     """r = ceil(radius) - 1, the reach of the longest displacement along an axis."""
     return math.ceil(radius) - 1

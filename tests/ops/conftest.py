@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from c2am import ops
@@ -27,6 +28,27 @@ def launched() -> Callable[[str, str], int]:
     """Launches of (op, backend) since the test began."""
     before = ops.launches.copy()
     return lambda op, backend: ops.launches[op, backend] - before[op, backend]
+
+
+@pytest.fixture
+def within_error_budget() -> Callable[[Tensor, Tensor, Tensor], None]:
+    """`check(value, plain, truth)`: at most twice the error of plain torch in the same dtype.
+
+    Of the largest differences from the float64 `truth`; where plain torch happens to be exact, one
+    rounding of the largest value is allowed.
+    """
+
+    def check(value: Tensor, plain: Tensor, truth: Tensor) -> None:
+        assert (value.dtype, value.shape) == (plain.dtype, plain.shape)
+        assert truth.dtype == torch.float64
+        if truth.numel() == 0:
+            return
+        truth = truth.cpu()
+        error, allowed = ((t.double().cpu() - truth).abs().amax() for t in (value, plain))
+        rounding = torch.finfo(value.dtype).eps * truth.abs().amax()
+        assert error <= torch.maximum(2 * allowed, rounding)
+
+    return check
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""affinity_loss against loops over pairs in float64; native against reference."""
+"""affinity_loss against loops over pairs in float64; each backend against it."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
-from c2am.ops import checks
+from c2am.ops import checks, paths
 
 BACKENDS = ["reference", "native"]
 LABELS = torch.tensor([0, 1, 2, 255])
@@ -49,6 +49,47 @@ def test_native_matches_reference(
     assert launched("affinity_loss", "native") == 1
     for value, expected in zip(native, reference, strict=True):
         assert_close(value, expected.to(dtype))
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius", "dtype"),
+    [
+        ((2, 1, 5), 2, torch.float32),
+        ((0, 9, 9), 3, torch.float32),
+        ((2, 7, 9), 3.2, torch.float64),
+        ((1, 22, 33), 3, torch.float32),  # several blocks
+        ((1, 9, 13), 5, torch.bfloat16),
+        ((1, 12, 21), 10, torch.float32),
+    ],
+)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_triton_matches_reference(
+    shape: tuple[int, int, int],
+    radius: float,
+    dtype: torch.dtype,
+    triton_device: torch.device,
+    launched: Callable[[str, str], int],
+    within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
+) -> None:
+    edge, label = (t.to(triton_device) for t in inputs(shape, dtype))
+    edge[..., ::2, :] = (edge[..., ::2, :] * 4).round() / 4  # equal values
+    strided = edge.mT.contiguous().mT, label.mT.contiguous().mT
+    results = values_and_gradients(*strided, radius, "triton")
+    assert launched("affinity_loss", "triton") == (
+        0 not in paths.interior_size(*shape[1:], radius) + shape
+    )
+    plain = values_and_gradients(edge, label, radius, "reference")
+    truth = values_and_gradients(edge.double(), label, radius, "reference")
+    for values in zip(results, plain, truth, strict=True):
+        within_error_budget(*values)
+
+
+def test_triton_without_gradient(triton_device: torch.device) -> None:
+    edge, label = (t.to(triton_device) for t in inputs((2, 7, 9), torch.float32))
+    losses = values_and_gradients(edge, label, 3, "triton")
+    options = {"radius": 3, "backend": "triton", "num_classes": 2}
+    plain = ops.affinity_loss(edge, label, **options)  # type: ignore[arg-type]
+    assert_close(tuple(plain), tuple(losses[: len(plain)]), rtol=0, atol=0)
 
 
 @settings(max_examples=30, deadline=None)

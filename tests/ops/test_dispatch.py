@@ -9,7 +9,14 @@ import torch
 from c2am import ops
 from c2am.ops import dispatch
 
-TRITON_OPS = ("normalize_cam", "accumulate_global_cam", "front_door_logits")
+TRITON_OPS = (
+    "accumulate_global_cam",
+    "affinity_loss",
+    "displacement_loss",
+    "front_door_logits",
+    "normalize_cam",
+    "path_affinity",
+)
 
 
 def run_python(code: str) -> None:

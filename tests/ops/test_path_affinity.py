@@ -1,4 +1,4 @@
-"""path_affinity against loops over pairs and path pixels in float64; native against reference."""
+"""path_affinity against loops over pairs and path pixels in float64; each backend against it."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
-from c2am.ops import checks
+from c2am.kernels import path_affinity as kernels
+from c2am.ops import checks, paths
 
 BACKENDS = ["reference", "native"]
 
@@ -30,8 +31,8 @@ def value_and_gradient(edge: Tensor, radius: float, backend: str) -> tuple[Tenso
     """The affinities, and their gradient for a random cotangent that depends on the shape only."""
     edge = edge.detach().requires_grad_()
     affinity = ops.path_affinity(edge, radius=radius, backend=backend)
-    cotangent = torch.randn(affinity.shape, generator=torch.Generator().manual_seed(1))
-    (gradient,) = torch.autograd.grad(affinity, edge, cotangent.to(edge.dtype))
+    cotangent = torch.randn(affinity.shape, generator=torch.Generator().manual_seed(1)).to(edge)
+    (gradient,) = torch.autograd.grad(affinity, edge, cotangent)
     return affinity.detach(), gradient
 
 
@@ -61,6 +62,50 @@ def test_native_matches_reference(
     # Gradients of both signs are summed, so that rounding is relative to the largest.
     largest = float(wide_gradient.abs().amax()) if wide_gradient.any() else 0.0
     assert_close(gradient, wide_gradient.to(dtype), rtol=0, atol=1e-6 * largest)
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius", "dtype"),
+    [
+        ((2, 1, 5), 2, torch.float32),
+        ((0, 9, 9), 3, torch.float32),
+        ((2, 7, 9), 3.2, torch.float64),
+        ((1, 9, 13), 5, torch.bfloat16),
+        ((1, 22, 33), 3, torch.float32),  # several blocks
+    ],
+)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_triton_matches_reference(
+    shape: tuple[int, int, int],
+    radius: float,
+    dtype: torch.dtype,
+    triton_device: torch.device,
+    launched: Callable[[str, str], int],
+    within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
+) -> None:
+    batch, *size = shape
+    edge = torch.rand(batch, 1, *size).to(triton_device, dtype)
+    edge[:, :, ::2] = (edge[:, :, ::2] * 4).round() / 4  # equal values, of which one is chosen
+    results = value_and_gradient(edge.mT.contiguous().mT, radius, "triton")
+    assert launched("path_affinity", "triton") == (2 if results[0].numel() else 0)
+    plain = value_and_gradient(edge, radius, "reference")
+    truth = value_and_gradient(edge.double(), radius, "reference")
+    for values in zip(results, plain, truth, strict=True):
+        within_error_budget(*values)
+
+
+def test_triton_shows_bad_numbers(triton_device: torch.device) -> None:
+    """Of CUDA tensors no value is checked: what is not finite has to show in the result."""
+    edge = torch.rand(1, 7, 9, device=triton_device)
+    chains = paths.path_chains(3, triton_device)
+    grad = torch.rand(1, 12, 25, device=triton_device)
+    grad[0, 3, 7] = float("inf")
+    assert kernels.path_affinity_backward(grad, edge, *chains, 2).isnan().all()
+    edge[0, 3, 4] = float("nan")
+    affinity = torch.zeros_like(grad)
+    kernels.path_affinity(edge, affinity, *chains, 2)
+    expected = ops.path_affinity(edge[:, None].nan_to_num(2) / 2, radius=3) == 0
+    assert affinity.isnan().equal(expected)
 
 
 @settings(max_examples=30, deadline=None)

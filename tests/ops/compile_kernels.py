@@ -1,0 +1,84 @@
+"""`compile_kernels.py CAPABILITY DTYPE`: the Triton kernels to machine code, without a GPU."""
+
+import sys
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from c2am.kernels import (
+    accumulate_global_cam,
+    affinity_loss,
+    displacement_loss,
+    front_door_logits,
+    normalize_cam,
+    path_affinity,
+)
+
+CAPABILITY, NARROW = int(sys.argv[1]), sys.argv[2]
+WIDE = "fp64" if NARROW == "fp64" else "fp32"
+PIXELS = {"block_size": 1024}
+PAIRS = {"displacements": 152, "block_size": 256}
+TABLES = "visits: i32, pixels: i32"
+
+
+def compiles(kernel: triton.JITFunction, pointers: str, **constants: object) -> None:
+    """Compile for the `pointers`, "name: type, ..."; what is neither these nor constant is i32."""
+    types = {n: "*" + t for n, t in (pair.split(": ") for pair in pointers.split(", "))}
+    names = [p.name for p in kernel.params]
+    assert types.keys() | constants.keys() <= set(names), kernel
+    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
+    values = {(names.index(n),): v for n, v in constants.items()}
+    source = ASTSource(kernel, signature, values)
+    assert triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32)).asm["cubin"]
+
+
+compiles(normalize_cam._block_maximum, f"cam: {NARROW}, maxima: {WIDE}", **PIXELS)
+compiles(
+    normalize_cam._divide,
+    f"cam: {NARROW}, maxima: {WIDE}, out: {NARROW}",
+    eps=1e-5,
+    padded_blocks=4,
+    **PIXELS,
+)
+compiles(
+    accumulate_global_cam._accumulate,
+    f"total: {WIDE}, count: i64, cam: {NARROW}, class_index: i64",
+    shift=1.5 * 2**22,
+    padded_maps=4,
+    **PIXELS,
+)
+for pooling in ("mean", "max", "lse"):
+    compiles(
+        front_door_logits._pool,
+        f"p_values: {WIDE}, global_cam: {WIDE}, score: {WIDE}, slope: {WIDE}",
+        pixels=1600,
+        pooling=pooling,
+        **PIXELS,
+    )
+compiles(path_affinity._affinities, f"edge: {WIDE}, affinity: {NARROW}, {TABLES}", **PAIRS)
+compiles(
+    path_affinity._route_gradients,
+    f"grad: {NARROW}, edge: {WIDE}, sums: i64, scale: fp64, {TABLES}",
+    **PAIRS,
+)
+compiles(affinity_loss._count_pairs, f"edge: {WIDE}, label: {WIDE}, counts: i32, {TABLES}", **PAIRS)
+compiles(affinity_loss._sum_pairs, f"edge: {WIDE}, counts: i32, parts: fp64", block_size=256)
+compiles(
+    affinity_loss._gradients,
+    f"edge: {WIDE}, counts: i32, sums: fp64, gradients: {WIDE}",
+    block_size=256,
+)
+for gradient in (False, True):
+    compiles(
+        displacement_loss._visit_pairs,
+        f"field: {WIDE}, label: {WIDE}, parts: fp64, slopes: {WIDE}, visits: i32",
+        gradient=gradient,
+        **PAIRS,
+    )
+compiles(
+    displacement_loss._gradients,
+    f"slopes: {WIDE}, label: {WIDE}, sums: fp64, gradients: {WIDE}",
+    eps=1e-5,
+    block_size=256,
+)
