@@ -308,12 +308,18 @@ class SegmenterConfig(TrainConfig):
     scale: Range | None = (0.5, 2.0)
     backbone: BackboneName = "resnet101"
     weights: str = "imagenet"
+    """imagenet, none, a file, or classifier: the backbone as that stage has trained it."""
     output_stride: Literal[8, 16] = 8
     """8: layers 3 and 4 dilated, as published; 16: a quarter of the cells, for a CPU."""
     scales: tuple[float, ...] = (1.0, 0.5, 0.75)
     """Inputs that are fused by max."""
     loss: Literal["balanced", "cross_entropy"] = "balanced"
     """balanced: mean over background and over foreground pixels, halved (as released)."""
+
+    @property
+    def starts_from_classifier(self) -> bool:
+        """Whether the backbone is that of the stage `classifier`, at first."""
+        return self.weights == "classifier"
 
 
 @dataclass(kw_only=True)

@@ -108,14 +108,8 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     """
     total = tensor.detach().clone()
     if world_size() > 1:
-        _reduce(total)
+        dist.all_reduce(total)
     return total
-
-
-# A collective in a compiled graph has to be functional; this one stays outside the graph.
-@torch.compiler.disable
-def _reduce(tensor: torch.Tensor) -> None:
-    dist.all_reduce(tensor)
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:

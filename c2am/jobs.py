@@ -37,7 +37,7 @@ STAGES = (
     Stage("irn_labels", ("cam",), ("irn_labels",)),
     Stage("irn", ("irn_labels",), ("irn",)),
     Stage("pseudo_masks", ("cam", "irn"), ("pseudo_masks",), ("score_list",), scored=True),
-    Stage("segmenter", ("pseudo_masks",), ("segmenter",)),
+    Stage("segmenter", ("classifier", "pseudo_masks"), ("segmenter",)),
     Stage("predictions", ("segmenter",), ("predictions",), ("val_list", "test_list"), scored=True),
     Stage("report", (), ("report",), per_method=False, always=True),
 )
@@ -102,6 +102,9 @@ class Jobs:
             wanted = own.needs | {own.starts_from}
             if name not in wanted:
                 return []
+        from_classifier = self.config.segmenter.starts_from_classifier
+        if (job.stage.name, name) == ("segmenter", "classifier") and not from_classifier:
+            return []
         if name == "front_door" and not own.trains:
             name = "classifier"  # the baseline as it is
         stage = STAGES[STAGE_NAMES.index(name)]

@@ -146,7 +146,7 @@ def _write_masks(context: StageContext, crf: CrfConfig | None) -> None:
 def _write_mask(
     context: StageContext, image_id: str, image: Tensor, probability: Tensor, crf: CrfConfig | None
 ) -> None:
-    best = probability.argmax(0)
+    best = probability.max(0).indices  # faster than argmax
     if crf is not None:
         true_image = context.config.predictions.crf_image == "true"
         guide = image if true_image else mean_subtracted(image)

@@ -71,6 +71,27 @@ def test_global_mean_compiles():
     assert compiled(torch.tensor(6.0), torch.tensor(4)).item() == 1.5
 
 
+def test_global_mean_of_two_ranks_compiles(tmp_path):
+    script = tmp_path / "mean.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import torch
+
+            from c2am import distributed
+
+            mean = torch.compile(distributed.global_mean, fullgraph=True, backend="aot_eager")
+            with distributed.session("cpu"):
+                rank = distributed.rank()
+                result = mean(torch.tensor(6.0 + rank), torch.tensor(3 + rank))
+                torch.testing.assert_close(result, torch.tensor(2 * (6.0 + rank) / 7))
+            """
+        )
+    )
+    done = torchrun(2, script)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
 def test_missing_cuda_is_an_error():
     with pytest.raises(ValueError, match="cuda"), distributed.session("cuda"):

@@ -112,6 +112,13 @@ def test_a_method_that_starts_from_imagenet_needs_no_baseline(run, monkeypatch):
     assert manifest["inputs"].keys() == {"global_cam"}
 
 
+def test_a_segmenter_that_starts_from_the_classifier_needs_it(run):
+    run()
+    assert run.manifest("segmenter", "cam")["inputs"].keys() == {"pseudo_masks/cam"}
+    run(change(run.config, "segmenter.weights", "classifier"))
+    assert run.manifest("segmenter", "cam")["inputs"].keys() == {"classifier", "pseudo_masks/cam"}
+
+
 def test_changed_labels_and_images_redo_everything(run):
     run()
     (run.images.folder / "b.jpg").write_bytes(b"another image")

@@ -101,7 +101,7 @@ def write_masks(
         probability: (Z + 1, H, W) float32.
     """
     config = context.config.predictions
-    _write(_mask_path(context, split, image_id), probability.argmax(0))
+    _write(_mask_path(context, split, image_id), probability.max(0).indices)  # faster than argmax
     if config.crf is None:
         return
     device = crf_device(context.device)

@@ -6,6 +6,7 @@ the threshold (Ahn et al. 2019, Section 5). The walked maps are kept, so the swe
 threshold and the masks come from one walk.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -80,27 +81,29 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     for batch in batches:
         with precision.autocast(context.device, config.irn.precision):
             edges = boundaries(net, batch.views[0])
-        for image_id, edge in zip(batch.ids, edges, strict=True):
-            if not (context.folder / f"{image_id}.safetensors").exists():
-                walk_image(context, image_id, edge)
+        walk_images(context, batch.ids, edges)
 
 
-def walk_image(context: StageContext, image_id: str, edge: Tensor) -> None:
-    """Walk one image's CAMs on its boundaries `edge (h, w)`.
+def walk_images(context: StageContext, ids: Sequence[str], edges: Tensor) -> None:
+    """Walk the images' CAMs on their boundaries `edges (B, h, w)`.
 
     Writes `classes (K,)` and `maps (K, h, w)` float16, divided by their joint maximum.
     """
     config = context.config.pseudo_masks
-    cams = read_class_maps(context.own("cam") / f"{image_id}.safetensors", "strided")
-    walked = ops.random_walk(
-        cams.maps.to(context.device, torch.float32),
-        edge,
+    cams = [
+        read_class_maps(context.own("cam") / f"{image_id}.safetensors", "strided")
+        for image_id in ids
+    ]
+    walked = ops.random_walk_batch(
+        [image.maps.to(context.device, torch.float32) for image in cams],
+        list(edges),
         radius=config.radius,
         beta=config.beta,
         steps=config.steps,
     )
-    tensors = {"classes": cams.classes, "maps": joint_normalize(walked).half()}
-    write_tensors(context.folder / f"{image_id}.safetensors", tensors)
+    for image_id, image, maps in zip(ids, cams, walked, strict=True):
+        tensors = {"classes": image.classes, "maps": joint_normalize(maps).half()}
+        write_tensors(context.folder / f"{image_id}.safetensors", tensors)
 
 
 def joint_normalize(maps: Tensor) -> Tensor:

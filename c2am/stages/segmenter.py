@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from c2am import distributed
-from c2am.config import SegmenterConfig
+from c2am.config import PipelineConfig, SegmenterConfig
+from c2am.data import Dataset
 from c2am.data.loader import TrainBatch
 from c2am.evaluation import VOID
-from c2am.models import DeepLab, build_segmenter, load_weights
+from c2am.models import DeepLab, build_segmenter, load_weights, read_state_dict
+from c2am.models.weights import load_state
 from c2am.stages.context import StageContext
 from c2am.stages.labels import resize_labels
 from c2am.stages.loaders import train_loader
@@ -71,7 +73,7 @@ def _mean_over(loss: Tensor, pixels: Tensor) -> Tensor:
 def run(context: StageContext) -> dict:
     """Train; metrics are those of the training."""
     config = context.config.segmenter
-    net = build_segmenter(config, len(context.dataset.classes)).to(context.device)
+    net = starting_segmenter(context).to(context.device)
     masks = context.own("pseudo_masks")
     return train(
         SegmenterTask(net, config),
@@ -86,6 +88,33 @@ def run(context: StageContext) -> dict:
         events=context.events,
         device=context.device,
     )
+
+
+def check(config: PipelineConfig, dataset: Dataset) -> None:
+    """Raise `ValueError` if the segmenter cannot start from the classifier's backbone."""
+    own, other = config.segmenter.backbone, config.classifier.backbone
+    if config.segmenter.starts_from_classifier and own != other:
+        raise ValueError(
+            "segmenter.weights = 'classifier' needs one backbone for both, but "
+            f"segmenter.backbone = {own!r} and classifier.backbone = {other!r}"
+        )
+
+
+def starting_segmenter(context: StageContext) -> DeepLab:
+    """The network that training starts from."""
+    config, classes = context.config.segmenter, len(context.dataset.classes)
+    if not config.starts_from_classifier:
+        return build_segmenter(config, classes)
+    net = build_segmenter(replace(config, weights="none"), classes)
+    path = context.shared("classifier") / "weights.safetensors"
+    prefix = "backbone."
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in read_state_dict(path).items()
+        if name.startswith(prefix)
+    }
+    load_state(net.backbone, state, str(path))
+    return net
 
 
 def trained_segmenter(context: StageContext) -> DeepLab:

@@ -91,3 +91,24 @@ def test_every_scale_and_the_fusion_have_a_term(config):
     assert list(terms) == ["scale_1", "scale_0.5", "fused"]
     logits, fused = net.multi_scale(torch.zeros(1, 3, 64, 64), (1.0, 0.5))
     assert fused.shape == logits[0].shape
+
+
+def test_it_can_start_from_the_backbone_of_the_classifier(make_context, write_network):
+    context = make_context("segmenter", "cam")
+    write_network(context, "classifier")
+    context.config.segmenter.weights = "classifier"
+    context.config.segmenter.backbone = context.config.classifier.backbone
+    segmenter.check(context.config, context.dataset)
+    net = segmenter.starting_segmenter(context)
+    classifier = read_tensors(context.shared("classifier") / "weights.safetensors")
+    own = net.backbone.state_dict()
+    assert own.keys() == {name[9:] for name in classifier if name.startswith("backbone.")}
+    assert all(torch.equal(tensor, classifier[f"backbone.{n}"]) for n, tensor in own.items())
+
+
+def test_starting_from_a_classifier_of_another_kind_is_refused(make_context):
+    context = make_context("segmenter", "cam")
+    context.config.segmenter.weights = "classifier"
+    context.config.segmenter.backbone = "resnet101"
+    with pytest.raises(ValueError, match=r"segmenter\.backbone = 'resnet101' and classifier"):
+        segmenter.check(context.config, context.dataset)
