@@ -155,6 +155,32 @@ def _resize(maps: Tensor, out: Tensor, *, add: bool) -> None:
     )
 
 
+def _triton(
+    features: Tensor,
+    weight: Tensor,
+    present: Tensor,
+    size: tuple[int, int],
+    flip: bool,
+    out: Tensor | None,
+) -> Tensor:
+    from c2am.kernels import extract_cam as kernels
+
+    checks.finite(OP, features=features)
+    pairs = present.nonzero()  # waits for the device: the number of maps is a size
+    dtype = checks.accumulation_dtype(features.dtype)
+    if len(pairs) == 0:
+        return features.new_empty(0, *size, dtype=dtype) if out is None else out
+    one_stride = features.stride(3) == features.shape[4] * features.stride(4)
+    values = features if one_stride else features.contiguous()
+    dispatch.launches[OP, "triton"] += 1
+    maps = kernels.class_maps(values, weight.contiguous(), present, pairs)
+    if out is None and maps.shape[1:] == size:
+        return maps
+    result = maps.new_empty(len(maps), *size) if out is None else out.contiguous()
+    kernels.resize(maps, result, add=out is not None)
+    return result if out is None or result is out else out.copy_(result)
+
+
 def _kernel(
     features: Tensor,
     weight: Tensor,
@@ -200,7 +226,9 @@ def _fake_add(
 
 
 dispatch.register(
-    OP, cpu={"native": _native_cpu, "reference": _reference}, cuda={"reference": _reference}
+    OP,
+    cpu={"native": _native_cpu, "reference": _reference, "triton": _triton},
+    cuda={"triton": _triton, "reference": _reference},
 )
 dispatch.define(
     OP,

@@ -10,6 +10,7 @@ from c2am.kernels import (
     accumulate_global_cam,
     affinity_loss,
     displacement_loss,
+    extract_cam,
     front_door_logits,
     normalize_cam,
     path_affinity,
@@ -82,3 +83,23 @@ compiles(
     eps=1e-5,
     block_size=256,
 )
+for flip, contiguous in ((False, "pixel_stride"), (True, "pixel_stride"), (True, "channel_stride")):
+    compiles(
+        extract_cam._class_maps,
+        f"features: {NARROW}, weight: fp32, class_index: i64, ends: i64, maps: {WIDE}",
+        channels=2048,
+        flip=flip,
+        precision="ieee" if WIDE == "fp64" else "tf32x3",
+        slots=extract_cam.SLOTS,
+        pixel_block=extract_cam.PIXELS,
+        channel_block=extract_cam.CHANNELS,
+        **{contiguous: 1},
+    )
+for add in (False, True):
+    compiles(
+        extract_cam._resize,
+        f"maps: {WIDE}, out: {WIDE}",
+        add=add,
+        row_block=extract_cam.ROWS,
+        column_block=extract_cam.COLUMNS,
+    )

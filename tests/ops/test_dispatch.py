@@ -13,6 +13,7 @@ TRITON_OPS = (
     "accumulate_global_cam",
     "affinity_loss",
     "displacement_loss",
+    "extract_cam",
     "front_door_logits",
     "normalize_cam",
     "path_affinity",

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
+from c2am.kernels import extract_cam as kernels
 from c2am.ops import checks
 
 SIZES = [(1, 1), (4, 3), (7, 3), (63, 100)]
@@ -82,6 +83,65 @@ def test_native_with_many_channels_and_pixels(
     cam = ops.extract_cam(features, weight, present, (40, 130), backend="native")
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     assert_close(cam, expected(features, weight, present, (40, 130)).to(wide), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("labels", "channels", "feature_size", "size", "layout", "dtype"),
+    [
+        ("few", 5, (4, 3), (7, 3), "planar", torch.float32),
+        ("few", 70, (1, 1), (1, 1), "planar", torch.float16),
+        ("few", 70, (5, 9), (3, 70), "channels_last", torch.bfloat16),
+        ("few", 5, (5, 9), (5, 9), "transposed", torch.float64),
+        ("all of 80", 7, (4, 3), (2, 2), "planar", torch.float32),
+        ("one class", 130, (4, 3), (9, 9), "planar", torch.float32),
+        ("none", 5, (4, 3), (7, 3), "planar", torch.float32),
+    ],
+)
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_triton_matches_reference(
+    labels: str,
+    channels: int,
+    feature_size: tuple[int, int],
+    size: tuple[int, int],
+    layout: str,
+    dtype: torch.dtype,
+    flip: bool,
+    triton_device: torch.device,
+    launched: Callable[[str, str], int],
+    within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
+) -> None:
+    features, weight, few = inputs(dtype, 1 + flip, channels, feature_size)
+    if layout == "channels_last":
+        features = features.movedim(2, -1).contiguous().movedim(-1, 2)
+    elif layout == "transposed":
+        features = features.mT.contiguous().mT
+    present = {
+        "few": few,
+        "all of 80": torch.ones(3, 80, dtype=torch.bool),
+        "one class": torch.tensor([[True], [False], [True]]),
+        "none": torch.zeros_like(few),
+    }[labels]
+    weight = torch.randn(present.shape[1], channels).to(dtype)
+    arguments = [t.to(triton_device) for t in (features, weight, present)]
+    cam = ops.extract_cam(*arguments, size, flip=flip, backend="triton")
+    assert launched("extract_cam", "triton") == (labels != "none")
+    out = torch.rand(*cam.shape, device=cam.device).to(cam.dtype)
+    strided = out.mT.clone(memory_format=torch.contiguous_format).mT
+    added = ops.extract_cam(*arguments, size, flip=flip, out=strided, backend="triton")
+    plain = ops.extract_cam(*arguments, size, flip=flip, backend="reference")
+    wide = (arguments[0].double(), arguments[1].double(), arguments[2])
+    truth = ops.extract_cam(*wide, size, flip=flip, backend="reference")
+    within_error_budget(cam, plain, truth)
+    within_error_budget(added, out + plain, out + truth)
+
+
+def test_triton_shows_features_that_are_not_finite(triton_device: torch.device) -> None:
+    """Of CUDA tensors no value is checked: they have to show in the result."""
+    features, weight, present = (t.to(triton_device) for t in inputs(torch.float32))
+    features[0, 1, 2, 3, 0] = float("nan")
+    maps = kernels.class_maps(features, weight, present, present.nonzero())
+    assert maps.isnan().nonzero().tolist() == [[0, 3, 2], [1, 3, 2], [2, 3, 2]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
