@@ -9,23 +9,14 @@ BLOCK = 1024
 
 
 @triton.jit
-def _pool(
-    p_values: tl.tensor,  # (B, classes)
-    global_cam: tl.tensor,  # (classes, pixels)
-    score: tl.tensor,  # (B, classes)
-    slope: tl.tensor,  # (B, classes)
-    classes: tl.tensor,
+def pool(
+    p: tl.tensor,  # float64
+    values: tl.tensor,  # (pixels,), the Global CAM of the class
     pixels: tl.constexpr,
     pooling: tl.constexpr,
     block_size: tl.constexpr,
-) -> None:
-    """s_z = Pool(p g_z), paper Eq. 3, and ds_z/dp.
-
-    In float64: the logarithm of a mean close to 1 keeps its digits.
-    """
-    row = tl.program_id(0)
-    p = tl.load(p_values + row).to(tl.float64)
-    values = global_cam + (row % classes).to(tl.int64) * pixels
+) -> tuple[tl.tensor, tl.tensor]:
+    """Pool(p g) and its slope by p; float64, in which log(mean) close to 0 keeps its digits."""
     offsets = tl.arange(0, block_size)
     total = tl.zeros((block_size,), tl.float64)
     low = tl.full((block_size,), float("inf"), tl.float64)
@@ -37,13 +28,12 @@ def _pool(
         low = tl.minimum(low, tl.where(inside, g, float("inf")))
         high = tl.maximum(high, tl.where(inside, g, float("-inf")))
     steepest = tl.where(p >= 0, tl.max(high, 0), tl.min(low, 0))
-
     if pooling == "mean":
-        gradient = tl.sum(total, 0) / pixels
-        pooled = p * gradient
+        slope = tl.sum(total, 0) / pixels
+        pooled = p * slope
     elif pooling == "max":
-        gradient = steepest
-        pooled = p * gradient
+        slope = steepest
+        pooled = p * slope
     else:
         largest = p * steepest
         mass = tl.zeros((block_size,), tl.float64)
@@ -54,8 +44,27 @@ def _pool(
             weight = tl.where(inside, tl.exp(p * g - largest), 0.0)
             mass += weight
             moment += weight * g
-        gradient = tl.sum(moment, 0) / tl.sum(mass, 0)
+        slope = tl.sum(moment, 0) / tl.sum(mass, 0)
         pooled = largest + tl.log(tl.sum(mass, 0) / pixels)
+    return pooled, slope
+
+
+@triton.jit
+def _pool(
+    p_values: tl.tensor,  # (B, classes)
+    global_cam: tl.tensor,  # (classes, pixels)
+    score: tl.tensor,  # (B, classes)
+    slope: tl.tensor,  # (B, classes)
+    classes: tl.tensor,
+    pixels: tl.constexpr,
+    pooling: tl.constexpr,
+    block_size: tl.constexpr,
+) -> None:
+    """s_z = Pool(p g_z), paper Eq. 3, and ds_z/dp."""
+    row = tl.program_id(0)
+    p = tl.load(p_values + row).to(tl.float64)
+    values = global_cam + (row % classes).to(tl.int64) * pixels
+    pooled, gradient = pool(p, values, pixels, pooling, block_size)
     tl.store(score + row, pooled.to(score.dtype.element_ty))
     tl.store(slope + row, gradient.to(slope.dtype.element_ty))
 

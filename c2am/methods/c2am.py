@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from c2am import ops
-from c2am.methods.method import Artefacts, classification_loss
+from c2am.methods.method import Artefacts
 from c2am.methods.method import Method as _Method
 from c2am.models.classifier import Classifier
 
@@ -29,11 +29,12 @@ class Method(_Method):
         self._global_cam = artefacts.global_cam.to(net.weight.device)
 
     def loss(self, net: Classifier, batch: TrainBatch, progress: float) -> dict[str, Tensor]:
-        logits = ops.front_door_logits(
+        loss = ops.front_door_loss(
             self.outputs(net, batch).logits.float(),
+            batch.labels,
             self._global_cam,
             pooling=self.config.pooling,
             gamma=self.config.gamma,
             probability=self.config.probability,
         )
-        return {"classification": classification_loss(logits, batch.labels)}
+        return {"classification": loss}

@@ -10,6 +10,7 @@ from c2am.ops.dispatch import BackendError, available, backend_of, launches
 from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
 from c2am.ops.front_door_logits import front_door_logits
+from c2am.ops.front_door_loss import front_door_loss
 from c2am.ops.normalize_cam import normalize_cam
 from c2am.ops.path_affinity import path_affinity
 from c2am.ops.paths import path_offsets
@@ -29,6 +30,7 @@ __all__ = [
     "displacement_loss",
     "extract_cam",
     "front_door_logits",
+    "front_door_loss",
     "launches",
     "normalize_cam",
     "path_affinity",

@@ -67,7 +67,7 @@ def front_door_logits(
     )[0]
 
 
-def _reference(
+def reference(
     logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str
 ) -> tuple[Tensor, Tensor]:
     return _of_probability(_pool, logits, global_cam, pooling, gamma, probability)
@@ -131,7 +131,7 @@ def _pool_triton(p: Tensor, global_cam: Tensor, pooling: str) -> tuple[Tensor, T
     return kernels.front_door_logits(p.contiguous(), global_cam.contiguous(), pooling)
 
 
-def _native_cpu(
+def native_cpu(
     logits: Tensor, global_cam: Tensor, pooling: str, gamma: float, probability: str
 ) -> tuple[Tensor, Tensor]:
     from c2am import _core
@@ -190,8 +190,8 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 dispatch.register(
     OP,
-    cpu={"native": _native_cpu, "reference": _reference, "triton": _triton},
-    cuda={"triton": _triton, "reference": _reference},
+    cpu={"native": native_cpu, "reference": reference, "triton": _triton},
+    cuda={"triton": _triton, "reference": reference},
 )
 dispatch.define(
     OP,

@@ -12,6 +12,7 @@ from c2am.kernels import (
     displacement_loss,
     extract_cam,
     front_door_logits,
+    front_door_loss,
     normalize_cam,
     path_affinity,
 )
@@ -53,6 +54,16 @@ for pooling in ("mean", "max", "lse"):
     compiles(
         front_door_logits._pool,
         f"p_values: {WIDE}, global_cam: {WIDE}, score: {WIDE}, slope: {WIDE}",
+        pixels=1600,
+        pooling=pooling,
+        **PIXELS,
+    )
+    compiles(
+        front_door_loss._cross_entropy,
+        f"logits: {NARROW}, labels: fp32, global_cam: fp32, terms: fp64, finished: i32,"
+        f" loss: {WIDE}, gradient: {WIDE}",
+        gamma=2.0,
+        sigmoid=pooling != "mean",
         pixels=1600,
         pooling=pooling,
         **PIXELS,

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.testing import assert_close
 
 from c2am import ops
 
@@ -34,8 +35,9 @@ def launched() -> Callable[[str, str], int]:
 def within_error_budget() -> Callable[[Tensor, Tensor, Tensor], None]:
     """`check(value, plain, truth)`: at most twice the error of plain torch in the same dtype.
 
-    Of the largest differences from the float64 `truth`; where plain torch happens to be exact, one
-    rounding of the largest value is allowed.
+    Of the largest differences from the float64 `truth`; where plain torch happens to be exact, four
+    roundings of the largest value are allowed. A float64 value is compared as it is: no truth here
+    has more digits.
     """
 
     def check(value: Tensor, plain: Tensor, truth: Tensor) -> None:
@@ -44,9 +46,12 @@ def within_error_budget() -> Callable[[Tensor, Tensor, Tensor], None]:
         if truth.numel() == 0:
             return
         truth = truth.cpu()
+        largest = float(truth.abs().amax())
+        if value.dtype == torch.float64:
+            assert_close(value.cpu(), truth, rtol=0, atol=1e-12 * largest)
+            return
         error, allowed = ((t.double().cpu() - truth).abs().amax() for t in (value, plain))
-        rounding = torch.finfo(value.dtype).eps * truth.abs().amax()
-        assert error <= torch.maximum(2 * allowed, rounding)
+        assert error <= max(2 * float(allowed), 4 * torch.finfo(value.dtype).eps * largest)
 
     return check
 

@@ -19,6 +19,11 @@ def front_door_logits(x: Tensor) -> Tensor:
     return ops.front_door_logits(x[:12].view(3, 4), x.detach()[:36].view(4, 3, 3), pooling="lse")
 
 
+def front_door_loss(x: Tensor) -> Tensor:
+    labels, maps = x.detach()[:12].view(3, 4), x.detach()[:36].view(4, 3, 3)
+    return ops.front_door_loss(x[:12].view(3, 4), labels, maps, pooling="lse")
+
+
 def path_affinity(x: Tensor) -> Tensor:
     return ops.path_affinity(x.view(2, 1, 9, 8), radius=3)
 
@@ -34,7 +39,15 @@ def displacement_loss(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "op", [extract_cam, front_door_logits, path_affinity, affinity_loss, displacement_loss]
+    "op",
+    [
+        extract_cam,
+        front_door_logits,
+        front_door_loss,
+        path_affinity,
+        affinity_loss,
+        displacement_loss,
+    ],
 )
 def test_autocast_changes_nothing(op: Callable[[Tensor], Tensor]) -> None:
     x = torch.rand(144)
@@ -44,7 +57,9 @@ def test_autocast_changes_nothing(op: Callable[[Tensor], Tensor]) -> None:
     assert result.equal(op(x))
 
 
-@pytest.mark.parametrize("op", [front_door_logits, path_affinity, affinity_loss, displacement_loss])
+@pytest.mark.parametrize(
+    "op", [front_door_logits, front_door_loss, path_affinity, affinity_loss, displacement_loss]
+)
 def test_nor_does_it_change_gradients(op: Callable[[Tensor], Tensor]) -> None:
     x = torch.rand(144, requires_grad=True)
 

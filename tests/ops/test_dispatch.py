@@ -15,6 +15,7 @@ TRITON_OPS = (
     "displacement_loss",
     "extract_cam",
     "front_door_logits",
+    "front_door_loss",
     "normalize_cam",
     "path_affinity",
 )
