@@ -120,7 +120,8 @@ def path_affinity_backward(
     that is not finite makes all of the result NaN.
     """
     rows, columns = edge.shape[1] - margin, edge.shape[2] - 2 * margin
-    largest = grad.abs().amax().double()
+    low, high = grad.aminmax()  # the absolute values would be as large as `grad`
+    largest = torch.maximum(-low, high).double()
     # A power of 2, so that scaling rounds nothing; clamped where it would not be a float64.
     exponent = torch.frexp(largest).exponent.clamp(min=-900).double()
     scale = torch.exp2(FRACTION_BITS - exponent)

@@ -1,5 +1,8 @@
-"""Two 375 x 500 images and their mirrors at output stride 16: at the resolution of the features, as
-stage `cam` calls it, strided by 4, and at full resolution; features as convolutions leave them."""
+"""Two 375 x 500 images and their mirrors at output stride 16; on a GPU also 16 images.
+
+At the resolution of the features, as stage `cam` calls it, strided by 4, and at full resolution;
+features as convolutions leave them.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -16,21 +19,28 @@ LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
 def cases() -> Iterator[Case]:
     device = best_device()
     generator = torch.Generator().manual_seed(0)
-    planar = torch.rand(4, 2048, 24, 32, generator=generator).to(device)
     weight = torch.randn(20, 2048, generator=generator).to(device)
-    for dtype in (torch.float32, torch.bfloat16):
-        for name, layout in LAYOUTS.items():
-            features = planar.to(dtype).contiguous(memory_format=layout).unflatten(0, (2, 2))
-            for count, size in ((1, (24, 32)), (2, (94, 125)), (3, (375, 500))):
-                present = torch.zeros(2, 20, dtype=torch.bool, device=device)
-                present[:, :count] = True
-                call = partial(extract_cam, features, weight, present, size)
-                shape = f"2x2x2048x24x32 {name} {str(dtype).removeprefix('torch.')}"
-                yield Case(
-                    f"{shape}, {count} to {size[0]}x{size[1]}",
-                    providers("extract_cam", call, device),
-                    work={"native": partial(_work, features, 2 * count, size)},
-                )
+    for images in (2, 16) if device.type == "cuda" else (2,):
+        planar = torch.rand(2 * images, 2048, 24, 32, generator=generator).to(device)
+        for dtype in (torch.float32, torch.bfloat16):
+            for layout in LAYOUTS:
+                yield from _of_layout(planar.to(dtype), weight, layout)
+
+
+def _of_layout(planar: torch.Tensor, weight: torch.Tensor, layout: str) -> Iterator[Case]:
+    images = len(planar) // 2
+    features = planar.contiguous(memory_format=LAYOUTS[layout]).unflatten(0, (images, 2))
+    for count, size in ((1, (24, 32)), (2, (94, 125)), (3, (375, 500))):
+        present = torch.zeros(images, 20, dtype=torch.bool, device=planar.device)
+        present[:, :count] = True
+        call = partial(extract_cam, features, weight, present, size)
+        shape = f"{images}x2x2048x24x32 {layout} {str(planar.dtype).removeprefix('torch.')}"
+        work = partial(_work, features, images * count, size)
+        yield Case(
+            f"{shape}, {count} to {size[0]}x{size[1]}",
+            providers("extract_cam", call, planar.device),
+            work={"native": work, "triton": work},
+        )
 
 
 def _work(features: torch.Tensor, maps: int, size: tuple[int, int]) -> Work:
