@@ -330,6 +330,9 @@ class PredictionsConfig:
     """Average with the mirrored image."""
     batch_size: int = 4
     """Images of one size that go through the network together."""
+    present_above: float | None = None
+    """Leave out classes to which the baseline classifier gives no more than this probability (mean
+    over cam.scales and mirrors), but for the most probable one. Unset: none, as published."""
     crf: CrfConfig | None = field(
         default_factory=lambda: CrfConfig(
             gaussian_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0
@@ -340,6 +343,8 @@ class PredictionsConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size")
+        if self.present_above is not None:
+            _check_fraction(self, "present_above")
 
 
 @dataclass(kw_only=True)

@@ -38,7 +38,13 @@ STAGES = (
     Stage("irn", ("irn_labels",), ("irn",)),
     Stage("pseudo_masks", ("cam", "irn"), ("pseudo_masks",), ("score_list",), scored=True),
     Stage("segmenter", ("classifier", "pseudo_masks"), ("segmenter",)),
-    Stage("predictions", ("segmenter",), ("predictions",), ("val_list", "test_list"), scored=True),
+    Stage(
+        "predictions",
+        ("classifier", "segmenter"),
+        ("predictions",),
+        ("val_list", "test_list"),
+        scored=True,
+    ),
     Stage("report", (), ("report",), per_method=False, always=True),
 )
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
@@ -102,13 +108,20 @@ class Jobs:
             wanted = own.needs | {own.starts_from}
             if name not in wanted:
                 return []
-        from_classifier = self.config.segmenter.starts_from_classifier
-        if (job.stage.name, name) == ("segmenter", "classifier") and not from_classifier:
+        if name == "classifier" and not self._reads_classifier(job.stage):
             return []
         if name == "front_door" and not own.trains:
             name = "classifier"  # the baseline as it is
         stage = STAGES[STAGE_NAMES.index(name)]
         return [Job(stage, method if stage.per_method else None)]
+
+    def _reads_classifier(self, stage: Stage) -> bool:
+        config = self.config
+        optional = {
+            "segmenter": config.segmenter.starts_from_classifier,
+            "predictions": config.predictions.present_above is not None,
+        }
+        return optional.get(stage.name, True)
 
     def fingerprint(self, job: Job) -> str:
         """What the files of `job` depend on, but for the images of its own lists."""

@@ -14,14 +14,11 @@ from c2am.data.images import EXTENSIONS, image_size
 from c2am.events import Events
 from c2am.methods import build_method
 from c2am.models import read_state_dict
-from c2am.progress import progress
 from c2am.runs import open_run
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device
-from c2am.stages.loaders import inference_loader
 from c2am.stages.parallel import Workers
-from c2am.stages.predictions import mean_subtracted, probabilities, refine
-from c2am.stages.segmenter import trained_segmenter
+from c2am.stages.predictions import Predictor, mean_subtracted, refine
 from c2am.workspace import Workspace, write_mask
 
 _ASPP = "aspp.0.weight"  # (Z + 1, C, 3, 3)
@@ -127,18 +124,10 @@ def choose_method(workspace: Workspace, config: PipelineConfig, method: str | No
 
 @torch.inference_mode()
 def _write_masks(context: StageContext, crf: CrfConfig | None) -> None:
-    net = trained_segmenter(context)
-    predictions = context.config.predictions
-    loader = inference_loader(
-        context,
-        context.dataset.ids(""),
-        net.backbone.normalization,
-        flip=predictions.flip,
-        batch_size=predictions.batch_size,
-    )
+    predictor = Predictor(context)
     with Workers() as workers:
-        for batch in progress(loader, "predict", unit="batches"):
-            results = zip(batch.ids, batch.images, probabilities(context, net, batch), strict=True)
+        for batch in predictor.batches(context.dataset.ids(""), "predict"):
+            results = zip(batch.ids, batch.images, predictor.probabilities(batch), strict=True)
             for image_id, image, probability in results:
                 workers.submit(_write_mask, context, image_id, image, probability, crf)
 

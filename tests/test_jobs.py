@@ -112,11 +112,18 @@ def test_a_method_that_starts_from_imagenet_needs_no_baseline(run, monkeypatch):
     assert manifest["inputs"].keys() == {"global_cam"}
 
 
-def test_a_segmenter_that_starts_from_the_classifier_needs_it(run):
+@pytest.mark.parametrize(
+    ("stage", "field", "value", "usual"),
+    [
+        ("segmenter", "segmenter.weights", "classifier", "pseudo_masks/cam"),
+        ("predictions", "predictions.present_above", 0.5, "segmenter/cam"),
+    ],
+)
+def test_the_baseline_is_needed_where_it_is_asked(run, stage, field, value, usual):
     run()
-    assert run.manifest("segmenter", "cam")["inputs"].keys() == {"pseudo_masks/cam"}
-    run(change(run.config, "segmenter.weights", "classifier"))
-    assert run.manifest("segmenter", "cam")["inputs"].keys() == {"classifier", "pseudo_masks/cam"}
+    assert run.manifest(stage, "cam")["inputs"].keys() == {usual}
+    run(change(run.config, field, value))
+    assert run.manifest(stage, "cam")["inputs"].keys() == {"classifier", usual}
 
 
 def test_changed_labels_and_images_redo_everything(run):

@@ -6,6 +6,7 @@ the probabilities as unaries; it runs in threads while the network goes on.
 """
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 from c2am import distributed, ops, precision
 from c2am.config import CrfConfig
 from c2am.data.loader import InferenceBatch
-from c2am.models import DeepLab
+from c2am.models import Classifier
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device, crf_plan, infer
 from c2am.stages.lists import pending_batches
 from c2am.stages.loaders import inference_batches
+from c2am.stages.multi_scale import trained_classifier
 from c2am.stages.parallel import Workers
 from c2am.stages.scoring import score_masks
 from c2am.stages.segmenter import trained_segmenter
@@ -58,34 +60,69 @@ def predict_list(context: StageContext, split: str) -> None:
     todo = pending_batches(context.dataset, ids, context.folder / last, ".png", batch_size)
     if not todo:
         return
-    net = trained_segmenter(context)
-    batches = inference_batches(
-        context,
-        todo,
-        net.backbone.normalization,
-        f"{context.name}: {split}",
-        flip=config.predictions.flip,
-        batch_size=batch_size,
-    )
+    predictor = Predictor(context)
     with Workers() as workers:
-        for batch in batches:
+        for batch in predictor.batches(todo, f"{context.name}: {split}"):
             for image_id, image, probability in zip(
-                batch.ids, batch.images, probabilities(context, net, batch), strict=True
+                batch.ids, batch.images, predictor.probabilities(batch), strict=True
             ):
                 if not _mask_path(context, last, image_id).exists():
                     workers.submit(write_masks, context, split, image_id, image, probability)
 
 
-def probabilities(context: StageContext, net: DeepLab, batch: InferenceBatch) -> Tensor:
-    """(B, Z + 1, H, W) float32 class probabilities at the size of the images."""
-    views = batch.views[0]
-    with precision.autocast(context.device, context.config.segmenter.precision):
-        logits = net.fused(views.flatten(0, 1), context.config.segmenter.scales)
-    logits = F.interpolate(logits.float(), batch.size, mode="bilinear", align_corners=False)
-    result = logits.softmax(1).unflatten(0, views.shape[:2])
-    if views.shape[1] == 1:
-        return result[:, 0]
-    return (result[:, 0] + result[:, 1].flip(-1)) / 2
+class Predictor:
+    """A method's trained segmenter, with the baseline classifier where that has a say.
+
+    With `predictions.present_above`, classes that the classifier does not see in an image are left
+    out before the softmax.
+    """
+
+    def __init__(self, context: StageContext) -> None:
+        self._context, self._config = context, context.config
+        self._net = trained_segmenter(context)
+        self._classifier = None
+        if self._config.predictions.present_above is not None:
+            weights = context.shared("classifier") / "weights.safetensors"
+            self._classifier = trained_classifier(context, weights)
+
+    def batches(self, ids: list[str], description: str) -> Iterator[InferenceBatch]:
+        """Images for `probabilities`, with a progress bar."""
+        return inference_batches(
+            self._context,
+            ids,
+            self._net.backbone.normalization,
+            description,
+            scales=(1.0,) if self._classifier is None else (1.0, *self._config.cam.scales),
+            flip=self._config.predictions.flip,
+            batch_size=self._config.predictions.batch_size,
+        )
+
+    def probabilities(self, batch: InferenceBatch) -> Tensor:
+        """(B, Z + 1, H, W) float32 class probabilities at the size of the images."""
+        views = batch.views[0]
+        with precision.autocast(self._context.device, self._config.segmenter.precision):
+            logits = self._net.fused(views.flatten(0, 1), self._config.segmenter.scales)
+        logits = F.interpolate(logits.float(), batch.size, mode="bilinear", align_corners=False)
+        logits = logits.unflatten(0, views.shape[:2])
+        if self._classifier is not None:
+            absent = self._absent(self._classifier, batch.views[1:])
+            logits = logits.masked_fill(absent[:, None, :, None, None], -torch.inf)
+        result = logits.softmax(2)
+        if views.shape[1] == 1:
+            return result[:, 0]
+        return (result[:, 0] + result[:, 1].flip(-1)) / 2
+
+    def _absent(self, classifier: Classifier, views: list[Tensor]) -> Tensor:
+        """(B, Z + 1) bool: classes to leave out; never the background or the most probable one."""
+        threshold = self._config.predictions.present_above
+        assert threshold is not None
+        own, its = self._net.backbone.normalization, classifier.backbone.normalization
+        with precision.autocast(self._context.device, self._config.classifier.precision):
+            logits = [classifier(own.convert(v, its).flatten(0, 1)).logits for v in views]
+        each = [of_scale.float().unflatten(0, views[0].shape[:2]) for of_scale in logits]
+        probability = torch.cat(each, 1).sigmoid().mean(1)
+        absent = (probability <= threshold) & (probability < probability.amax(1, keepdim=True))
+        return F.pad(absent, (1, 0), value=False)
 
 
 def write_masks(

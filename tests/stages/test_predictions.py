@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from c2am.config import CrfConfig
 from c2am.data import read_mask
 from c2am.stages import predictions
-from c2am.stages.loaders import inference_loader
+from c2am.stages.multi_scale import trained_classifier
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_without_crf_there_is_one_folder(context):
 def test_probabilities_are_those_of_the_fused_scales(context):
     context.config.predictions.flip = True
     net = predictions.trained_segmenter(context)
-    ids = context.dataset.ids("val")[:1]
-    (batch,) = inference_loader(context, ids, net.backbone.normalization, flip=True)
+    predictor = predictions.Predictor(context)
+    (batch,) = predictor.batches(context.dataset.ids("val")[:1], "val")
     with torch.inference_mode():
-        found = predictions.probabilities(context, net, batch)
+        found = predictor.probabilities(batch)
         views = batch.views[0][0]
         logits = [net(views), net(F.interpolate(views, scale_factor=0.5, mode="bilinear"))]
         small = F.interpolate(logits[1], logits[0].shape[-2:], mode="bilinear")
@@ -64,6 +64,31 @@ def test_probabilities_are_those_of_the_fused_scales(context):
     expected = (each[0] + each[1].flip(-1)) / 2
     assert found.shape == (1, 9, *batch.size)
     torch.testing.assert_close(found[0], expected)
+
+
+def test_classes_that_the_classifier_does_not_see_are_left_out(context, write_network):
+    write_network(context, "classifier")
+    ids = context.dataset.ids("val")[:1]
+    everything = predictions.Predictor(context)
+    (batch,) = everything.batches(ids, "val")
+    assert len(batch.views) == 1
+    before = everything.probabilities(batch)[0]
+    classifier = trained_classifier(context, context.shared("classifier") / "weights.safetensors")
+    context.config.predictions.present_above = 0.0
+    context.config.cam.scales = (1.0, 0.5)
+    predictor = predictions.Predictor(context)
+    (batch,) = predictor.batches(ids, "val")
+    assert torch.equal(predictor.probabilities(batch)[0], before)
+    seen = torch.stack([classifier(view[0]).logits[0].sigmoid() for view in batch.views[1:]]).mean(
+        0
+    )
+    second, first = seen.sort().values[-2:]
+    for threshold, kept in ((second - 1e-4, 2), (first, 1)):
+        context.config.predictions.present_above = threshold.item()
+        after = predictor.probabilities(batch)[0]
+        there = torch.cat([torch.tensor([True]), seen >= seen.sort().values[-kept]])
+        assert not after[~there].any()
+        torch.testing.assert_close(after[there], before[there] / before[there].sum(0))
 
 
 def test_a_killed_run_continues(context, monkeypatch):
