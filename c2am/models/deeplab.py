@@ -85,6 +85,8 @@ def _atrous(channels: int, num_classes: int, rate: int) -> nn.Conv2d:
 def _scaled(x: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return x
+    if min(x.shape[-2:]) * scale < 1:  # a pixel is left of every image
+        return _resized(x, tuple(max(1, int(side * scale)) for side in x.shape[-2:]))
     return F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
 
 

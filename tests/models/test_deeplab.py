@@ -46,6 +46,13 @@ def test_multi_scale_is_the_maximum_over_scales(net):
     torch.testing.assert_close(net.fused(x, (1.0, 0.5)), fused)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 40)])
+def test_a_scale_leaves_a_pixel_of_every_image(net, size):
+    logits, fused = net.multi_scale(torch.rand(2, 3, *size), (1.0, 0.5))
+    assert logits[1].shape[2] == 1
+    assert fused.shape == logits[0].shape
+
+
 def test_training_leaves_the_batch_norms_alone(net):
     config = SegmenterConfig(lr=1.0, head_lr=10.0)
     groups = net.train().parameter_groups(config)
