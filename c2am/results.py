@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from c2am.viz.summary import SCORES, StageKey, stage_rows, summarize_method
+from c2am.viz.summary import SCORES, StageKey, duration, stage_rows, summarize_method
 from c2am.workspace import Workspace
 
 _GIB = 2**30
@@ -32,11 +32,3 @@ def cost_table(workspace: Workspace, jobs: Iterable[StageKey]) -> Table:
             memory = f"{row.peak_memory / _GIB:.2f} GiB"
             table.add_row(row.stage, row.method or "", duration(row.seconds), memory)
     return table
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2.3 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

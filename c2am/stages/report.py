@@ -9,6 +9,7 @@ from pathlib import Path
 
 from c2am.config import PipelineConfig
 from c2am.data.dataset import Dataset
+from c2am.jobs import Jobs
 from c2am.methods import build_method
 from c2am.parsing import dump_config
 from c2am.stages.context import StageContext
@@ -25,16 +26,6 @@ from c2am.viz.summary import (
 from c2am.workspace import Workspace, atomic, read_tensors
 
 PAGE = "index.html"
-_SHARED = ("classifier", "global_cam")
-_PER_METHOD = (
-    "front_door",
-    "cam",
-    "irn_labels",
-    "irn",
-    "pseudo_masks",
-    "segmenter",
-    "predictions",
-)
 
 
 def run(context: StageContext) -> dict:
@@ -57,7 +48,7 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
     """Collects what the page shows from the manifests and files of a run."""
     methods = [summarize_method(workspace, name) for name in config.methods]
     kinds = page.scored_kinds(methods)
-    expected = expected_stages(config)
+    expected = expected_stages(config, dataset)
     maps, peak = _global_cams(workspace, dataset)
     seed_curves, mask_curves = page.curve_pictures(methods)
     scales = {item.name: config.front_door.gamma * item.mean for item in maps}
@@ -85,14 +76,11 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
     )
 
 
-def expected_stages(config: PipelineConfig) -> list[StageKey]:
-    """Every stage that a whole run of `config` has, in its order."""
-    methods = {name: build_method(name, config.front_door) for name in config.methods}
-    stages: list[StageKey] = [(stage, None) for stage in _SHARED]
-    for stage in _PER_METHOD:
-        trained_here = [name for name in methods if stage != "front_door" or methods[name].trains]
-        stages += [(stage, name) for name in trained_here]
-    return stages
+def expected_stages(config: PipelineConfig, dataset: Dataset) -> list[StageKey]:
+    """Every stage that a whole run of `config` has before the report, in its order."""
+    jobs = Jobs(config, dataset)
+    left_out = jobs.unneeded() | {"report"}
+    return [job.key for job in jobs if job.stage.name not in left_out]
 
 
 def _list_of(kind: ScoreKind, config: PipelineConfig) -> str:

@@ -11,7 +11,7 @@ from c2am.viz.gallery import Gallery
 from c2am.viz.overlays import heat
 from c2am.viz.paper import TABLE_1, PaperRow, method_title, paper_row
 from c2am.viz.picture import Picture, embed, embed_figure
-from c2am.viz.summary import SCORES, MethodSummary, ScoreKind, StageRow, class_names
+from c2am.viz.summary import SCORES, MethodSummary, ScoreKind, StageRow, class_names, duration
 
 _DASH = "\N{EN DASH}"
 _SCORES_OF_PAPER = ("seed", "pseudo_mask", "val", "test")
@@ -262,12 +262,7 @@ def _threshold(value: float | None) -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return _DASH
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds % 60:02.0f} s"
+    return _DASH if seconds is None else duration(seconds)
 
 
 def _memory(size: float | None) -> str:

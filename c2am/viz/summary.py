@@ -128,6 +128,14 @@ def class_names(methods: Sequence[MethodSummary]) -> list[str]:
     return list(names)
 
 
+def duration(seconds: float) -> str:
+    """`1:02:03` or `2.3 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
 def _metrics(workspace: Workspace, stage: str, method: str | None) -> dict[str, Any]:
     manifest = workspace.read_manifest(stage, method)
     return {} if manifest is None else manifest.get("metrics", {})

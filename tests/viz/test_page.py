@@ -12,7 +12,7 @@ from c2am.config import PipelineConfig
 from c2am.events import Events
 from c2am.stages import report
 from c2am.stages.context import StageContext
-from c2am.viz import report as report_page
+from c2am.viz.summary import duration
 from c2am.workspace import Workspace
 
 DASH = "\N{EN DASH}"
@@ -80,7 +80,7 @@ def test_page_shows_the_numbers_of_the_run_beside_those_of_the_paper(config, wor
     assert "Seed on train_aug_x Seed, val on val Pseudo mask on train_aug_x" in page.text
     assert "scored. Method Seed Pseudo mask CAM 0.20 0.20" in page.text
     assert "0.1283" in page.text
-    assert "classifier all done 1 min 15 s 3 MiB" in page.text
+    assert "classifier all done 0:01:15 3 MiB" in page.text
     assert f"irn cam missing {DASH} {DASH}" in page.text
     assert "torch 2.11.0" in page.text
     assert metrics["stages"] == 6  # classifier, Global CAM; CAMs and masks of two methods
@@ -165,7 +165,7 @@ def test_the_report_is_the_same_when_made_again(config, workspace, dataset):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(5, "5.0 s"), (75, "1 min 15 s"), (7260, "2 h 01 min")]
+    ("seconds", "text"), [(5, "5.0 s"), (75, "0:01:15"), (119, "0:01:59"), (7260, "2:01:00")]
 )
 def test_durations_are_readable(seconds, text):
-    assert report_page._duration(seconds) == text
+    assert duration(seconds) == text
