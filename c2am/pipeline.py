@@ -32,8 +32,9 @@ from c2am.provenance import (
     section,
     versions,
 )
-from c2am.results import cost_table, duration, score_table
+from c2am.results import cost_table, score_table
 from c2am.stages.context import StageContext
+from c2am.viz.summary import duration
 from c2am.workspace import Workspace, atomic
 
 
@@ -59,14 +60,14 @@ def run(
     chosen = choose_stages(stages, start)
     workspace = Workspace(Path(config.workspace) / config.name)
     with distributed.session(config.device) as device, _locked(workspace):
-        if distributed.is_main():
-            with atomic(workspace.config_path) as temporary:
-                temporary.write_text(dump_config(config), encoding="utf-8")
         with distributed.main_first():  # synthetic data are drawn once
             dataset = open_dataset(config.data, workspace.root / "data")
         pipeline = Pipeline(config, workspace, dataset, device)
         wanted = chosen if stages is not None else chosen - pipeline.jobs.unneeded()
         pipeline.check(wanted)
+        if distributed.is_main():
+            with atomic(workspace.config_path) as temporary:
+                temporary.write_text(dump_config(config), encoding="utf-8")
         for job in pipeline.jobs:
             if job.stage.name in wanted:
                 pipeline.run_job(job, force)
@@ -178,6 +179,7 @@ class Pipeline:
             "fingerprint": self.jobs.fingerprint(job),
             "scoring": self.jobs.scoring(job),
             "images": images,
+            "lists": {name: getattr(self.config.data, name) for name in job.stage.lists},
             "inputs": {str(need): self.jobs.fingerprint(need) for need in self.jobs.needs(job)},
             "config": {name: section(self.config, name) for name in sections},
             "seed": self.config.seed,

@@ -82,6 +82,7 @@ def test_manifest_says_what_it_was_made_from(run):
     assert run.manifest("cam", "cam")["inputs"].keys() == {"classifier"}
     assert run.manifest("pseudo_masks", "cam")["inputs"].keys() == {"cam/cam", "irn/cam"}
     assert manifest["config"]["cam"]["scales"] == [1.0, 0.5, 1.5, 2.0]
+    assert manifest["lists"] == {"score_list": "train", "val_list": "val"}
     assert manifest["versions"].keys() == {"c2am", "torch", "python"}
     assert manifest["metrics"]["score"] == SCORE
     assert manifest["seed"] == 0
@@ -95,6 +96,13 @@ def test_the_config_is_kept_as_a_recipe(run):
     run(config)
     assert load_config(run.root / "config.yaml") == config
     assert yaml.safe_load((run.root / "config.yaml").read_text())["classifier"]["lr"] == 0.05
+
+
+def test_a_run_that_is_refused_leaves_the_config_as_it_was(run):
+    run()
+    with pytest.raises(ValueError, match="method 'nope'"):
+        run(replace(run.config, methods=("nope",)))
+    assert load_config(run.root / "config.yaml") == run.config
 
 
 class Stopped(BaseException):

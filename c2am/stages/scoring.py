@@ -99,4 +99,7 @@ def _total(
     total = torch.zeros(depth, num_classes, num_classes, dtype=torch.int64)
     for part in map_images(confusion, distributed.shard(ids), description):
         total += part
-    return reduce_confusion(total.to(context.device))
+    total = reduce_confusion(total.to(context.device))
+    if not total.any():
+        raise DataError(f"list {split!r}: every pixel of its masks is void (255)")
+    return total

@@ -38,6 +38,14 @@ def test_images_without_a_mask_are_left_out(make_context, pictures):
     assert score["iou"] == {"background": 1, "cat": None, "dog": 1, "sofa": None}
 
 
+def test_a_list_of_void_alone_is_named(make_context, pictures):
+    pictures.add("a", np.zeros((8, 8, 3), np.uint8), [0], np.full((8, 8), 255, np.uint8))
+    context = make_context("cam", "cam", dataset=pictures)
+    maps = ClassMaps(torch.tensor([0]), torch.zeros(1, 8, 8))
+    with pytest.raises(DataError, match="list 'val': every pixel of its masks is void"):
+        scoring.sweep_list(context, "val", lambda _: maps, "test")
+
+
 @pytest.mark.parametrize("best", [0, 2])
 def test_a_best_threshold_at_an_end_of_the_sweep_gives_a_warning(make_context, best):
     curve = [[0.1, 0.2], [0.2, 0.2], [0.3, 0.2]]
