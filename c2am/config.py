@@ -16,8 +16,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 def _check(config: object, condition: bool, name: str, expected: str) -> None:
     if not condition:
         words = re.findall("[A-Z][a-z]+", type(config).__name__.removesuffix("Config"))
-        section = "_".join(words).lower()
-        raise ValueError(f"{section}.{name} = {getattr(config, name)!r}: expected {expected}")
+        section = "" if isinstance(config, PipelineConfig) else "_".join(words).lower() + "."
+        raise ValueError(f"{section}{name} = {getattr(config, name)!r}: expected {expected}")
 
 
 def _check_positive(config: object, *names: str) -> None:
@@ -26,10 +26,19 @@ def _check_positive(config: object, *names: str) -> None:
         _check(config, value is None or value > 0, name, "a number above 0")
 
 
+def _check_not_negative(config: object, *names: str) -> None:
+    for name in names:
+        _check(config, getattr(config, name) >= 0, name, "a number of at least 0")
+
+
 def _check_range(config: object, name: str) -> None:
     value = getattr(config, name)
     ordered = value is None or 0 < value[0] <= value[1]
     _check(config, ordered, name, "two positive numbers, the smaller first")
+
+
+def _check_scales(config: object, scales: tuple[float, ...]) -> None:
+    _check(config, bool(scales) and min(scales) > 0, "scales", "positive numbers")
 
 
 def _check_fraction(config: object, *names: str) -> None:
@@ -62,6 +71,7 @@ class SyntheticConfig:
         _check_positive(self, "train_images", "val_images", "cut_images")
         _check(self, self.size >= 64, "size", "at least 64 pixels")
         _check_fraction(self, "confounding")
+        _check_not_negative(self, "seed")
 
 
 @dataclass(kw_only=True)
@@ -137,9 +147,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "steps", "batch_size", "accumulate", "lr", "head_lr")
         _check_positive(self, "crop", "checkpoint_every", "log_every", "poly_interval")
-        _check(self, self.warmup >= 0, "warmup", "a number of at least 0")
+        _check_not_negative(self, "warmup", "weight_decay", "power")
         _check(self, 0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
-        _check(self, self.weight_decay >= 0, "weight_decay", "a number of at least 0")
         _check(
             self, self.batch_size % self.accumulate == 0, "accumulate", "a divisor of batch_size"
         )
@@ -217,8 +226,8 @@ class CamConfig:
     """Most pixels of an image, at the largest scale; memory grows with them."""
 
     def __post_init__(self) -> None:
-        _check(self, bool(self.scales) and min(self.scales) > 0, "scales", "positive numbers")
         _check_positive(self, "batch_size", "max_pixels")
+        _check_scales(self, self.scales)
 
 
 @dataclass(kw_only=True)
@@ -236,7 +245,7 @@ class CrfConfig:
     bilateral_compat: float = 10.0
 
     def __post_init__(self) -> None:
-        _check(self, self.iterations >= 0, "iterations", "at least 0")
+        _check_not_negative(self, "iterations")
         _check_positive(self, "gaussian_sxy", "bilateral_sxy", "bilateral_srgb")
 
 
@@ -251,7 +260,8 @@ class IrnLabelsConfig:
     crf: CrfConfig = field(default_factory=CrfConfig)
 
     def __post_init__(self) -> None:
-        _check_fraction(self, "fg_threshold", "bg_threshold", "gt_prob")
+        _check_fraction(self, "fg_threshold", "bg_threshold")
+        _check(self, 0 < self.gt_prob < 1, "gt_prob", "a number between 0 and 1")
         ordered = self.bg_threshold <= self.fg_threshold
         _check(self, ordered, "bg_threshold", "at most fg_threshold")
 
@@ -316,6 +326,10 @@ class SegmenterConfig(TrainConfig):
     loss: Literal["balanced", "cross_entropy"] = "balanced"
     """balanced: mean over background and over foreground pixels, halved (as released)."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_scales(self, self.scales)
+
     @property
     def starts_from_classifier(self) -> bool:
         """Whether the backbone is that of the stage `classifier`, at first."""
@@ -369,7 +383,7 @@ class ReportConfig:
     """Images of the gallery (Figure 4)."""
 
     def __post_init__(self) -> None:
-        _check(self, self.gallery >= 0, "gallery", "at least 0")
+        _check_not_negative(self, "gallery")
 
 
 @dataclass(kw_only=True)
@@ -399,6 +413,7 @@ class PipelineConfig:
     def __post_init__(self) -> None:
         plain = self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")
         _check(self, plain, "name", "a plain folder name")
+        _check_not_negative(self, "seed")
         _check(self, len(self.methods) > 0, "methods", "at least one method")
         unique = len(set(self.methods)) == len(self.methods)
         _check(self, unique, "methods", "each method once")
