@@ -10,6 +10,7 @@ from typing import Any, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from c2am import distributed
+from c2am.workspace import naming
 
 METRICS = "metrics.jsonl"
 
@@ -48,12 +49,13 @@ class Events:
             return
         line = {"stage": self.name, "step": step, "time": round(time.time(), 3)}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._append(json.dumps(line | finite))
-        if self._writer is None:
-            # A resumed run writes some steps again; TensorBoard is told to forget the first ones.
-            self._writer = SummaryWriter(str(self.folder / self.name), purge_step=step)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        with naming(self.folder):
+            self._append(json.dumps(line | finite))
+            if self._writer is None:
+                # A resumed run writes some steps again: TensorBoard is told to forget the first.
+                self._writer = SummaryWriter(str(self.folder / self.name), purge_step=step)
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
 
     def _append(self, line: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,8 @@ class Events:
     def close(self) -> None:
         """Write out what is buffered."""
         if self._writer is not None:
-            self._writer.close()
+            with naming(self.folder):
+                self._writer.close()
             self._writer = None
 
 

@@ -34,6 +34,17 @@ class WorkspaceError(OSError):
 
 
 @contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Give an error of the block the name of what it writes: it becomes a `WorkspaceError`."""
+    try:
+        yield
+    except WorkspaceError:
+        raise
+    except (OSError, SafetensorError) as error:
+        raise WorkspaceError(f"cannot write {path}: {error}") from error
+
+
+@contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix; rename it when the block ends well.
 
@@ -46,12 +57,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _flush(temporary)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise WorkspaceError(f"cannot write {path}: {error}") from error
+        with naming(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            _flush(temporary)
+            temporary.replace(path)
     finally:
         if os.path.lexists(temporary):  # unlike Path.exists, False in a folder that cannot be read
             temporary.unlink()
@@ -201,11 +211,9 @@ class Workspace:
         The lock is the kernel's (flock): it ends with the process, however that ends.
         """
         path = self.root / ".lock"
-        try:
+        with naming(path):
             self.root.mkdir(parents=True, exist_ok=True)
             file = path.open("a")
-        except OSError as error:
-            raise WorkspaceError(f"cannot write {path}: {error}") from error
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,6 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from c2am import distributed, progress
 from c2am.events import METRICS, Events, read_metrics
+from c2am.workspace import WorkspaceError
 
 
 def test_lines_and_tensorboard_hold_the_values(tmp_path):
@@ -83,3 +84,9 @@ def test_a_bar_goes_on_where_an_earlier_run_stopped(monkeypatch):
         bar.advance(1, status="loss 0.5")
     assert "9/10" in text.getvalue()
     assert "loss 0.5" in text.getvalue()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match=r"cannot write .*file/events"):
+        Events(tmp_path / "file" / "events", "irn").log(1, {"loss": 1.0})

@@ -21,6 +21,7 @@ from c2am.data.dataset import DataError
 from c2am.data.voc import VocDataset
 from c2am.palette import voc_palette
 from c2am.progress import progress
+from c2am.workspace import naming
 
 _RECORD = "synthetic.txt"  # the settings that a folder was drawn with
 _OBJECT_SIDES = (0.25, 0.60)  # of the image's shorter side
@@ -66,6 +67,11 @@ def draw_dataset(config: SyntheticConfig, root: Path) -> None:
     """Draw the dataset into `root` unless it is there; it appears whole or not at all."""
     if root.exists():
         return _check_drawn(config, root)
+    with naming(root):
+        _draw(config, root)
+
+
+def _draw(config: SyntheticConfig, root: Path) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
         drawn = Path(folder) / root.name

@@ -16,6 +16,7 @@ from c2am.config import DataConfig, SyntheticConfig
 from c2am.data import DataError, SyntheticDataset, open_dataset, read_image, read_mask
 from c2am.data.drawing import CONTEXTS, OBJECTS, SHAPES
 from c2am.data.synthetic import draw_dataset, draw_scene
+from c2am.workspace import WorkspaceError
 
 SMALL = SyntheticConfig(train_images=12, val_images=3, cut_images=3, size=64)
 
@@ -193,3 +194,9 @@ def test_a_killed_drawing_leaves_nothing_that_is_taken_for_whole(tmp_path):
     assert not root.exists()
     draw_dataset(SMALL, root)
     assert len(SyntheticDataset(SMALL, root).ids("train")) == 12
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WorkspaceError, match=r"cannot write .*file/drawn"):
+        draw_dataset(SMALL, tmp_path / "file" / "drawn")
