@@ -116,11 +116,6 @@ def _missing_cuda_core() -> Finding:
     )
 
 
-def cpu_features() -> str:
-    """The widest SIMD level that torch, and so a build of this machine, finds in the CPU."""
-    return torch.backends.cpu.get_cpu_capability()
-
-
 def _has(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -132,7 +127,7 @@ def _machine(core: CoreState) -> Table:
     table = Table(title="Machine", show_header=False, title_justify="left")
     table.add_row("system", f"{platform.system()} {platform.machine()}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    table.add_row("CPU", f"{cores} cores, {cpu_features()}")
+    table.add_row("CPU", f"{cores} cores, {torch.backends.cpu.get_cpu_capability()}")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from c2am.config import PipelineConfig
 from c2am.parsing import load_config
-from c2am.workspace import Workspace
+from c2am.workspace import Workspace, is_run
 
 
 def open_run(run: Path) -> tuple[PipelineConfig, Workspace]:
@@ -14,6 +14,6 @@ def open_run(run: Path) -> tuple[PipelineConfig, Workspace]:
         ValueError: the folder is no run.
     """
     workspace = Workspace(run)
-    if not workspace.config_path.is_file():
+    if not is_run(run):
         raise ValueError(f"{run}: not a run (it has no config.yaml)")
     return load_config(workspace.config_path), workspace

@@ -22,7 +22,14 @@ from c2am.data.images import read_encoded, read_image, read_mask
 from c2am.data.sampling import Sample, crop_anchor, rank_part, resized, sample, scaled
 from c2am.normalization import Normalization
 
-__all__ = ["InferenceBatch", "InferenceLoader", "Normalization", "TrainBatch", "TrainLoader"]
+__all__ = [
+    "InferenceBatch",
+    "InferenceLoader",
+    "Normalization",
+    "TrainBatch",
+    "TrainLoader",
+    "buckets",
+]
 
 
 @dataclass(frozen=True)
@@ -195,7 +202,7 @@ class InferenceLoader:
         self.dataset, self.scales, self.flip = dataset, tuple(scales), flip
         self.normalization, self.device, self.threads = normalization, device, threads
         self._batch_size = batch_size
-        self._buckets = _buckets(dataset, ids, batch_size)
+        self._buckets = buckets(dataset, ids, batch_size)
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -296,7 +303,8 @@ def _label_table(dataset: Dataset, ids: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack(rows).astype(bool))
 
 
-def _buckets(dataset: Dataset, ids: Sequence[str], batch_size: int) -> list[list[str]]:
+def buckets(dataset: Dataset, ids: Sequence[str], batch_size: int) -> list[list[str]]:
+    """The batches of `InferenceLoader`: images of one size, in the order of the list."""
     by_size: dict[tuple[int, int], list[str]] = {}
     for image_id in ids:
         by_size.setdefault(dataset.size(image_id), []).append(image_id)

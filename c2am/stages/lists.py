@@ -5,6 +5,7 @@ from pathlib import Path
 
 from c2am import distributed
 from c2am.data import Dataset
+from c2am.data.loader import buckets
 
 
 def union(*lists: Iterable[str]) -> list[str]:
@@ -31,16 +32,8 @@ def pending_batches(
     missing = set(pending(ids, folder, suffix))
     if not missing:
         return []
-    by_size: dict[tuple[int, int], list[str]] = {}
-    for image_id in mine:
-        by_size.setdefault(dataset.size(image_id), []).append(image_id)
-    again = {
-        image_id
-        for same in by_size.values()
-        for first in range(0, len(same), batch_size)
-        if not missing.isdisjoint(batch := same[first : first + batch_size])
-        for image_id in batch
-    }
+    batches = buckets(dataset, mine, batch_size)
+    again = {image_id for batch in batches if not missing.isdisjoint(batch) for image_id in batch}
     return [image_id for image_id in mine if image_id in again]
 
 

@@ -44,13 +44,12 @@ def overlay_mask(image: Rgb, mask: NDArray[np.uint8], alpha: float = 0.7) -> Rgb
     return blend(quiet, colour_mask(mask), np.where(mask == 0, 0.0, alpha))
 
 
-def fit(picture: Rgb, side: int, *, smooth: bool = True) -> Rgb:
+def fit(picture: Rgb, side: int) -> Rgb:
     """`picture` shrunk, if need be, until its longer side is `side` pixels."""
     height, width = picture.shape[:2]
     factor = min(1.0, side / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    how = Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST
-    return np.asarray(Image.fromarray(picture).resize(size, how))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
 
 
 def _check_size(image: Rgb, layer: NDArray, name: str) -> None:
