@@ -15,6 +15,8 @@ from c2am.models.classifier import Classifier
 from c2am.normalization import Normalization
 
 COMPILERS = ["aot_eager", "inductor"]
+# Inductor calls the C++ compiler, which takes minutes where others keep the processors busy.
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass
