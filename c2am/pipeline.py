@@ -64,7 +64,7 @@ def run(
             dataset = open_dataset(config.data, workspace.root / "data")
         pipeline = Pipeline(config, workspace, dataset, device)
         wanted = chosen if stages is not None else chosen - pipeline.jobs.unneeded()
-        pipeline.check(wanted)
+        pipeline.check(wanted, force)
         if distributed.is_main():
             with atomic(workspace.config_path) as temporary:
                 temporary.write_text(dump_config(config), encoding="utf-8")
@@ -103,22 +103,27 @@ class Pipeline:
         self.dataset, self.device = dataset, device
         self.jobs = Jobs(config, dataset)
 
-    def check(self, wanted: set[str]) -> None:
+    def check(self, wanted: set[str], force: bool) -> None:
         """Refuse before the first stage what a later one would: a stage may have a `check`."""
+        to_run = {job.stage.name for job in self.jobs if force or not self._done(job)}
         for name in STAGE_NAMES:
-            check = getattr(_module(name), "check", None) if name in wanted else None
+            check = getattr(_module(name), "check", None) if name in wanted & to_run else None
             if check is not None:
                 check(self.config, self.dataset)
 
+    def _done(self, job: Job) -> bool:
+        manifest = self.workspace.read_manifest(*job.key) or {}
+        scored = manifest.get("scoring") == self.jobs.scoring(job)
+        return self.jobs.made(job, manifest) and scored and not job.stage.always
+
     def run_job(self, job: Job, force: bool) -> None:
         """Run `job`, continue it, or skip it; leaves its manifest."""
+        if self._done(job) and not force:
+            self._say(f"[dim]{job}: done before")
+            return
         manifest = self.workspace.read_manifest(*job.key) or {}
         running = self.workspace.read_running(*job.key) or {}
         made, begun = self.jobs.made(job, manifest), self.jobs.made(job, running)
-        scored = manifest.get("scoring") == self.jobs.scoring(job)
-        if made and scored and not (force or job.stage.always):
-            self._say(f"[dim]{job}: done before")
-            return
         self._check_needs(job)
         keep = (made or begun) and not (force or job.stage.always)
         note = {

@@ -1,5 +1,6 @@
 """What is done again after a change, with stages that only write a word."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -124,6 +125,19 @@ def test_the_baseline_is_needed_where_it_is_asked(run, stage, field, value, usua
     assert run.manifest(stage, "cam")["inputs"].keys() == {usual}
     run(change(run.config, field, value))
     assert run.manifest(stage, "cam")["inputs"].keys() == {"classifier", usual}
+
+
+def test_a_stage_that_is_done_is_not_checked(run, monkeypatch):
+    def refuse(config, dataset):
+        raise ValueError("no such file of weights")
+
+    run()
+    monkeypatch.setattr(sys.modules["c2am.stages.irn"], "check", refuse, raising=False)
+    assert run() == ["report"]
+    for again in ({"config": change(run.config, "irn.lr", 0.05)}, {"force": True}):
+        with pytest.raises(ValueError, match="no such file of weights"):
+            run(**again)
+        assert run.ran == []
 
 
 def test_changed_labels_and_images_redo_everything(run):

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from c2am import distributed, ops, precision
 from c2am.checkpoints import write_weights
-from c2am.config import IrnConfig
+from c2am.config import IrnConfig, PipelineConfig
+from c2am.data import Dataset
 from c2am.data.loader import TrainBatch
 from c2am.models import Irn, build_irn, load_weights
 from c2am.ops import paths
@@ -74,6 +75,11 @@ def pair_counts(label: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
 
 def _global(mean: Tensor, count: Tensor) -> Tensor:
     return distributed.global_mean(mean * count, count)
+
+
+def check(config: PipelineConfig, dataset: Dataset) -> None:
+    """Raise `WeightsError` if the weights that the training starts from cannot be had."""
+    build_irn(config.irn)
 
 
 def run(context: StageContext) -> dict:

@@ -91,9 +91,11 @@ def run(context: StageContext) -> dict:
 
 
 def check(config: PipelineConfig, dataset: Dataset) -> None:
-    """Raise `ValueError` if the segmenter cannot start from the classifier's backbone."""
+    """Raise `ValueError` if the weights that the training starts from cannot be had."""
     own, other = config.segmenter.backbone, config.classifier.backbone
-    if config.segmenter.starts_from_classifier and own != other:
+    if not config.segmenter.starts_from_classifier:
+        build_segmenter(config.segmenter, len(dataset.classes))
+    elif own != other:
         raise ValueError(
             "segmenter.weights = 'classifier' needs one backbone for both, but "
             f"segmenter.backbone = {own!r} and classifier.backbone = {other!r}"

@@ -37,11 +37,17 @@ def colour_mask(mask: NDArray[np.uint8]) -> Rgb:
 
 
 def overlay_mask(image: Rgb, mask: NDArray[np.uint8], alpha: float = 0.7) -> Rgb:
-    """Class indices `(H,W)` uint8 over `image`; the background (0) stays the image, greyed."""
+    """Class indices `(H,W)` uint8 over `image`, in white outlines; the background (0) is greyed.
+
+    The palette has a grey of its own (VOC's car), which only the outline tells from that.
+    """
     _check_size(image, mask, "mask")
     grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2) * 0.6
     quiet = grey.astype(np.uint8)
-    return blend(quiet, colour_mask(mask), np.where(mask == 0, 0.0, alpha))
+    drawn = blend(quiet, colour_mask(mask), np.where(mask == 0, 0.0, alpha))
+    drawn[:, 1:][mask[:, 1:] != mask[:, :-1]] = 255
+    drawn[1:][mask[1:] != mask[:-1]] = 255
+    return drawn
 
 
 def fit(picture: Rgb, side: int) -> Rgb:

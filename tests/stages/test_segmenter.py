@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from c2am.data import read_image
-from c2am.stages import segmenter
+from c2am.models import WeightsError
+from c2am.stages import irn, segmenter
 from c2am.stages.labels import resize_labels
 from c2am.stages.segmenter import segmentation_loss
 from c2am.workspace import read_tensors, write_mask
@@ -112,3 +113,12 @@ def test_starting_from_a_classifier_of_another_kind_is_refused(make_context):
     context.config.segmenter.backbone = "resnet101"
     with pytest.raises(ValueError, match=r"segmenter\.backbone = 'resnet101' and classifier"):
         segmenter.check(context.config, context.dataset)
+
+
+def test_a_missing_file_of_weights_is_found_before_the_first_stage(make_context):
+    context = make_context("segmenter", "cam")
+    segmenter.check(context.config, context.dataset)
+    context.config.segmenter.weights = context.config.irn.weights = "nowhere.pth"
+    for stage in (irn, segmenter):
+        with pytest.raises(WeightsError, match=r"nowhere\.pth: no such file"):
+            stage.check(context.config, context.dataset)

@@ -26,11 +26,10 @@ def test_mask_colours_are_those_of_voc():
     np.testing.assert_array_equal(overlays.colour_mask(mask)[0], expected)
 
 
-def test_mask_overlay_greys_the_background_and_colours_the_rest():
-    image = np.full((1, 2, 3), (200, 100, 0), np.uint8)
-    drawn = overlays.overlay_mask(image, np.array([[0, 1]], np.uint8), alpha=1.0)
-    np.testing.assert_array_equal(drawn[0, 0], [60, 60, 60])
-    np.testing.assert_array_equal(drawn[0, 1], [128, 0, 0])
+def test_mask_overlay_greys_the_background_outlines_and_colours_the_rest():
+    image = np.full((1, 3, 3), (200, 100, 0), np.uint8)
+    drawn = overlays.overlay_mask(image, np.array([[0, 1, 1]], np.uint8), alpha=1.0)
+    np.testing.assert_array_equal(drawn[0], [[60, 60, 60], [255, 255, 255], [128, 0, 0]])
 
 
 @pytest.mark.parametrize("draw", [overlays.overlay_cam, overlays.overlay_mask])
