@@ -105,7 +105,8 @@ def _pydensecrf(problem: _Problem) -> Any:
 
 
 def _work(problem: _Problem) -> Work:
-    """With N pixels, M lattice vertices, C labels, for each iteration in float32:
+    """With N pixels, M lattice vertices, C channels (one less than labels: the marginals sum to 1),
+    for each iteration in float32:
 
     the spatial kernel reads Q, writes its rows and reads them again (3 C N); splatting reads Q and
     6 N entries of a vertex and a weight, and writes C M values; each of 6 blurs reads and writes
@@ -113,12 +114,12 @@ def _work(problem: _Problem) -> Work:
     the unary and writes Q (2 C N). Building the lattice is not counted.
     """
     labels, height, width = problem.unary.shape
-    pixels, vertices = height * width, _vertices(problem)
-    numbers = labels * (6 * pixels + 14 * vertices) + 2 * 12 * pixels + 12 * vertices
+    channels, pixels, vertices = labels - 1, height * width, _vertices(problem)
+    numbers = channels * (6 * pixels + 14 * vertices) + 2 * 12 * pixels + 12 * vertices
     spread = problem.kernels["gaussian_sxy"] * math.sqrt(-2 * math.log(2.0**-23))
     taps = 2 * (2 * int(spread) + 1)  # of both passes
     softmax = 16  # exponential, maximum, sum, quotient and the message
-    flops = labels * (pixels * (2 * taps + 2 * 6 + 2 * 6 + softmax) + 3 * 6 * vertices)
+    flops = channels * (pixels * (2 * taps + 2 * 6 + 2 * 6 + softmax) + 3 * 6 * vertices)
     return Work(bytes=4.0 * problem.iterations * numbers, flops=1.0 * problem.iterations * flops)
 
 

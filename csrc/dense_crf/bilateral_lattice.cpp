@@ -34,7 +34,7 @@ class LatticeBilateral : public Bilateral {
     constexpr int64_t kTile = 512;
     const std::vector<float> gain(kTile, lattice_gain(lattice_));
     LatticeValues<float> sums(lattice_, 1);
-    splat_and_blur(lattice_, Buffer<float>(lattice_.points, 1.0f).data(), sums, threads);
+    splat_and_blur(lattice_, nullptr, sums, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < lattice_.points; first += kTile) {
       const int64_t last = std::min(first + kTile, lattice_.points);
@@ -55,11 +55,11 @@ class LatticeBilateral : public Bilateral {
 }  // namespace
 
 void Bilateral::normalise(double compat, double gain) {
-  constexpr double kNormEpsilon = 1e-20;
+  constexpr float kNormEpsilon = 1e-20f;
+  const auto factor = static_cast<float>(compat * gain);
   for (int64_t n = 0; n < norm_.size(); ++n) {
-    const double norm = 1 / std::sqrt(norm_[n] + kNormEpsilon);
-    norm_[n] = static_cast<float>(norm);
-    scale_[n] = static_cast<float>(compat * gain * norm);
+    norm_[n] = 1 / std::sqrt(norm_[n] + kNormEpsilon);
+    scale_[n] = factor * norm_[n];
   }
 }
 

@@ -21,7 +21,7 @@ struct LatticeValues {
   Buffer<T> values, scratch;  // (M + 1, width)
 };
 
-// The filter up to its last step, without the gain. from: (N, width).
+// The filter up to its last step, without the gain. from: (N, width), or null for (N, 1) ones.
 template <typename T>
 void splat_and_blur(const PermutohedralLattice& lattice, const float* from, LatticeValues<T>& to,
                     int threads);

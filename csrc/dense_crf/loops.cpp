@@ -33,6 +33,10 @@ template <int W>
 C2AM_INLINE void splat_group(Row<W>& sum, const Entry* entries, const float* from) {
   if constexpr (W < 4) {  // which need no prefetching either
     Vector<4> rows, weights, wide = {};
+    if (W == 1 && from == nullptr) {
+      weights_of<W>(wide, entries);
+      return fold_narrow(sum, wide);
+    }
     for (int i = 0; i < kGroup; i += kNarrow<W>) {
       load_narrow<W>(rows, from, [&](int k) { return entries[i + k].point; });
       weights_of<W>(weights, entries + i);

@@ -11,7 +11,7 @@
 namespace c2am::loops {
 
 // values[v] = sum of weight * from[point] over the entries of the vertices of some groups, from the
-// first group of a vertex to the last one of another.
+// first group of a vertex to the last one of another. A width of 1 takes null for a `from` of ones.
 void splat(int width, const PermutohedralLattice::Group* groups,
            const PermutohedralLattice::Entry* entries, const float* from, float* values,
            int64_t first, int64_t last);

@@ -1,111 +1,17 @@
 #include "dense_crf/permutohedral.h"
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 
+#include "dense_crf/placement.h"
 #include "dense_crf/vertex_table.h"
 #include "simd.h"
 
 namespace c2am {
 
 __extension__ using WideKey = unsigned __int128;
-
-namespace {
-
-constexpr int kMaxDimension = PermutohedralLattice::kMaxDimension;
-constexpr int kBatch = 32;  // points that are placed together
-
-// Points in the lattice: the Kuhn simplex around each.
-struct Placement {
-  double features[kMaxDimension * kBatch];
-  double base[kMaxDimension * kBatch];      // coordinates of the simplex's first vertex
-  double fraction[kMaxDimension * kBatch];  // in descending order
-  int64_t raised[kMaxDimension * kBatch];   // the coordinate that the fraction is of
-};
-
-// Position j = sqrt(2/3) (sum of f_i / sqrt(i (i + 1)) over i < j, + f_j sqrt((j + 1) / j)), j from
-// 1: the elevated coordinates of Adams et al. 2010 (Sec. 3.1), (e_0 - e_j) / (d + 1), scaled so
-// that the blur's standard deviation is one unit of every feature. Increasing in every feature.
-struct Slopes {
-  double own, later;
-};
-Slopes slopes(int j) {
-  return {std::sqrt(2.0 / 3.0 * (j + 1) / j), std::sqrt(2.0 / 3.0 / (j * (j + 1.0)))};
-}
-
-C2AM_INLINE void place_points(int dimension, const Slopes* slope, Placement* at) {
-  double sum[kBatch] = {};
-  for (int j = 0; j < dimension; ++j) {
-    // Backwards, since of equal fractions that of the last coordinate comes first.
-    const int to = (dimension - 1 - j) * kBatch;
-    for (int p = 0; p < kBatch; ++p) {
-      const double feature = at->features[j * kBatch + p];
-      const double position = sum[p] + slope[j].own * feature;
-      const double base = std::floor(position);
-      sum[p] += slope[j].later * feature;
-      at->base[j * kBatch + p] = base;
-      at->fraction[to + p] = position - base;
-      at->raised[to + p] = j;
-    }
-  }
-  for (int end = dimension - 1; end > 0; --end) {
-    for (int k = 0; k < end; ++k) {
-      double *left = at->fraction + k * kBatch, *right = left + kBatch;
-      int64_t *left_raised = at->raised + k * kBatch, *right_raised = left_raised + kBatch;
-      for (int p = 0; p < kBatch; ++p) {
-        const double a = left[p], b = right[p];
-        const int64_t of_a = left_raised[p], of_b = right_raised[p];
-        left[p] = b > a ? b : a;
-        right[p] = b > a ? a : b;
-        left_raised[p] = b > a ? of_b : of_a;
-        right_raised[p] = b > a ? of_a : of_b;
-      }
-    }
-  }
-}
-
-C2AM_INLINE void place_body(int dimension, const Slopes* slope, Placement* at) {
-  if (dimension == 5) {  // the bilateral kernel's, unrolled
-    place_points(5, slope, at);
-  } else {
-    place_points(dimension, slope, at);
-  }
-}
-
-}  // namespace
-
-C2AM_DISPATCH(place, (int dimension, const Slopes* slope, Placement* at), (dimension, slope, at))
-
-// The bounds of all coordinates of vertices and their neighbours.
-struct Grid {
-  Slopes slope[kMaxDimension];
-  double lowest[kMaxDimension], extent[kMaxDimension];
-
-  explicit Grid(const Features& features) {
-    double low_sum = 0, high_sum = 0;
-    for (int j = 0; j < features.dimension; ++j) {
-      const auto [own, later] = slope[j] = slopes(j + 1);
-      // In the very steps of `place`, so that rounding keeps the order.
-      const double low = std::floor(low_sum + own * features.low[j]);
-      const double high = std::floor(high_sum + own * features.high[j]);
-      low_sum += later * features.low[j];
-      high_sum += later * features.high[j];
-      lowest[j] = low - 1;
-      extent[j] = high - low + 4;
-    }
-  }
-
-  // Infinite where a coordinate is too large for float64 to tell it from the next one.
-  double key_bits(int dimension) const {
-    double bits = 0;
-    for (int j = 0; j < dimension; ++j) {
-      bits += extent[j] < 0x1p40 ? std::log2(extent[j]) : std::numeric_limits<double>::infinity();
-    }
-    return bits;
-  }
-};
 
 namespace {
 
@@ -116,40 +22,54 @@ class Embedding {
   Embedding(const Features& features, const Grid& grid, const Key* places, VertexTable<Key>& table)
       : features_(features), grid_(grid), places_(places), table_(table) {}
 
-  // corner, weight: (N, d + 1), of which the rows first .. last - 1 are set.
+  // corner, weight: (N, d + 1), of which the rows first .. last - 1 are set. A corner is what the
+  // table says of it.
   void embed(int64_t first, int64_t last, int32_t* corner, float* weight) {
-    const int axes = features_.dimension + 1;
-    Placement at{};
-    for (; first < last; first += kBatch) {
-      const auto count = static_cast<int>(std::min<int64_t>(kBatch, last - first));
-      features_.read(first, count, at.features, kBatch);
-      place(features_.dimension, grid_.slope, &at);
-      for (int p = 0; p < count; ++p) set_keys(at, p, weight + (first + p) * axes);
-      for (int p = 0; p < count; ++p) {
-        for (int k = 0; k < axes; ++k) corner[(first + p) * axes + k] = table_.insert(keys_[p][k]);
-      }
+    if (grid_.dimension == 5) {  // the bilateral kernel's, unrolled
+      embed(5, first, last, corner, weight);
+    } else {
+      embed(grid_.dimension, first, last, corner, weight);
     }
   }
 
  private:
+  C2AM_INLINE void embed(int dimension, int64_t first, int64_t last, int32_t* corner,
+                         float* weight) {
+    const int axes = dimension + 1;
+    Placement at{};
+    for (; first < last; first += kBatch) {
+      const auto count = static_cast<int>(std::min<int64_t>(kBatch, last - first));
+      features_.read(first, count, at.features, kBatch);
+      place(grid_, &at);
+      for (int p = 0; p < count; ++p) set_keys(dimension, at, p, weight + (first + p) * axes);
+      for (int p = 0; p < count; ++p) {
+        for (int k = 0; k < axes; ++k) {
+          corner[(first + p) * axes + k] = static_cast<int32_t>(table_.insert(keys_[p][k]));
+        }
+      }
+    }
+  }
+
   // Keys and barycentric coordinates of the simplex around point p of the batch.
-  void set_keys(const Placement& at, int p, float* weight) {
+  C2AM_INLINE void set_keys(int dimension, const Placement& at, int p, float* weight) {
     Key key = 0;
-    for (int j = 0; j < features_.dimension; ++j) {
-      const auto coordinate = static_cast<int64_t>(at.base[j * kBatch + p] - grid_.lowest[j]);
-      key += static_cast<Key>(coordinate) * places_[j];
+    for (int j = 0; j < dimension; ++j) {
+      key += static_cast<Key>(static_cast<int64_t>(at.base[j * kBatch + p])) * places_[j];
     }
     double before = 1;
-    for (int k = 0;; ++k) {
+    for (int k = 0; k < dimension; ++k) {
       keys_[p][k] = key;
       table_.prefetch(key);
-      const bool last = k == features_.dimension;
-      const double fraction = last ? 0 : at.fraction[k * kBatch + p];
+      const int64_t bits = at.fraction[k * kBatch + p];
+      double fraction;
+      std::memcpy(&fraction, &bits, sizeof(fraction));
       weight[k] = static_cast<float>(before - fraction);
-      if (last) break;
       before = fraction;
-      key += places_[at.raised[k * kBatch + p]];
+      key += places_[bits & kCoordinate];
     }
+    keys_[p][dimension] = key;
+    table_.prefetch(key);
+    weight[dimension] = static_cast<float>(before);
   }
 
   const Features& features_;
@@ -162,7 +82,74 @@ class Embedding {
 // Each thread takes one of these parts of 0 .. n - 1, in their order.
 int64_t part(int64_t n, int index, int parts) { return n * index / parts; }
 
+// What numbers the vertices of a word.
+struct Numbering {
+  uint64_t members;
+  int32_t first;  // number of the first of them
+};
+
+// Sets keys: (M + 1,), by the number of the vertex, where 0 is none, from the words of all tables,
+// which may have several with one key. Returns (words,).
+template <typename Key>
+Buffer<Numbering> number_vertices(const std::vector<VertexTable<Key>>& tables, Key last,
+                                  std::vector<Key>& keys) {
+  int64_t count = 0;
+  for (const VertexTable<Key>& table : tables) count += table.words();
+  Buffer<Word<Key>> words(count);
+  Word<Key>* to = words.data();
+  for (const VertexTable<Key>& table : tables) to = table.copy(to, to - words.data());
+  sort_by_key(words, static_cast<Key>(last / kWord));
+  Buffer<Numbering> numbering(count);
+  keys.assign(1, ~Key{0});
+  for (int64_t begin = 0, end; begin < count; begin = end) {
+    uint64_t members = 0;
+    for (end = begin; end < count && words[end].key == words[begin].key; ++end) {
+      members |= words[end].members;
+    }
+    const auto first = static_cast<int32_t>(keys.size());
+    for (int64_t i = begin; i < end; ++i) numbering[words[i].number] = {members, first};
+    for (; members != 0; members &= members - 1) {
+      keys.push_back(words[begin].key * kWord + static_cast<Key>(__builtin_ctzll(members)));
+    }
+  }
+  return numbering;
+}
+
+// From what the table says of corners to vertices, of which `count` counts the corners.
+C2AM_INLINE void renumber_body(const Numbering* numbering, int32_t* corner, int64_t n,
+                               int32_t* count) {
+  for (int64_t i = 0; i < n; ++i) {
+    const auto at = static_cast<uint32_t>(corner[i]);
+    const auto [members, first] = numbering[at / kWord];
+    const uint64_t before = members & ((uint64_t{1} << at % kWord) - 1);
+    const int32_t vertex = first + __builtin_popcountll(before);
+    corner[i] = vertex;
+    ++count[vertex];
+  }
+}
+C2AM_DISPATCH(renumber, (const Numbering* numbering, int32_t* corner, int64_t n, int32_t* count),
+              (numbering, corner, n, count))
+
+// Writes the corners of the points first .. last - 1 to where `next` says for each vertex.
+void scatter(const PermutohedralLattice& lattice, int64_t first, int64_t last, int32_t* next,
+             PermutohedralLattice::Entry* entries) {
+  const int axes = lattice.axes;
+  const int32_t* corner = lattice.corner.data() + first * axes;
+  const float* weight = lattice.weight.data() + first * axes;
+  for (int64_t n = first; n < last; ++n, corner += axes, weight += axes) {
+    for (int k = 0; k < axes; ++k) {
+      __builtin_prefetch(&entries[next[corner[k + PermutohedralLattice::kPadding]]], 1);
+      entries[next[corner[k]]++] = {static_cast<int32_t>(n), weight[k]};
+    }
+  }
+}
+
 }  // namespace
+
+[[noreturn]] static void too_large() {
+  throw std::invalid_argument(
+      "dense_crf: the image is too large, or a standard deviation of a kernel too small");
+}
 
 PermutohedralLattice::PermutohedralLattice(const Features& features, int threads)
     : axes(features.dimension + 1),
@@ -171,11 +158,8 @@ PermutohedralLattice::PermutohedralLattice(const Features& features, int threads
       weight(points * axes) {
   std::fill(corner.end() - kPadding, corner.end(), 0);
   const Grid grid(features);
-  const double bits = grid.key_bits(features.dimension);
-  if (!(bits < 126) || points * axes > std::numeric_limits<int32_t>::max() - 1) {
-    throw std::invalid_argument(
-        "dense_crf: the image is too large, or a standard deviation of a kernel too small");
-  }
+  const double bits = grid.key_bits();
+  if (!(bits < 126) || points * axes > std::numeric_limits<int32_t>::max() - 1) too_large();
   if (bits < 31) {
     build<uint32_t>(features, grid, threads);
   } else if (bits < 63) {
@@ -196,38 +180,27 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
     end *= static_cast<Key>(grid.extent[j]);
   }
   std::vector<VertexTable<Key>> tables;
-  for (int t = 0; t < threads; ++t) tables.emplace_back(points / 2 / threads);
+  for (int t = 0; t < threads; ++t) tables.emplace_back(points / 4 / threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
     Embedding<Key>(features, grid, places, tables[t])
         .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
                weight.data());
   }
-  std::vector<Vertex<Key>> found;
-  std::vector<int32_t> offset;
   for (const VertexTable<Key>& table : tables) {
-    offset.push_back(static_cast<int32_t>(found.size()));
-    for (const Key& key : table.keys()) {
-      found.push_back({key, static_cast<int32_t>(found.size())});
-    }
+    if (table.words() > table.kMostWords) too_large();
   }
-  sort_by_key(found, end);
-  std::vector<Key> keys(1, ~Key{0});  // the missing vertex has none
-  std::vector<int32_t> number(found.size());
-  for (const Vertex<Key>& vertex : found) {
-    if (keys.size() == 1 || keys.back() != vertex.key) keys.push_back(vertex.key);
-    number[vertex.number] = static_cast<int32_t>(keys.size() - 1);
-  }
+  std::vector<Key> keys;
+  const Buffer<Numbering> numbering = number_vertices(tables, end, keys);
   vertices = static_cast<int64_t>(keys.size()) - 1;
+  std::vector<const Numbering*> own(1, numbering.data());  // of each thread
+  for (const VertexTable<Key>& table : tables) own.push_back(own.back() + table.words());
   std::vector<Buffer<int32_t>> counts(threads);  // of entries, by thread and vertex
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
+    const int64_t first = part(points, t, threads), last = part(points, t + 1, threads);
     counts[t] = Buffer<int32_t>(vertices + 1, 0);
-    const int64_t last = part(points, t + 1, threads) * axes;
-    for (int64_t i = part(points, t, threads) * axes; i < last; ++i) {
-      corner[i] = number[offset[t] + corner[i]];
-      ++counts[t][corner[i]];
-    }
+    renumber(own[t], corner.data() + first * axes, (last - first) * axes, counts[t].data());
   }
   connect(keys, step, threads);
   divide(keys, d > 2 ? places[1] : end);
@@ -311,12 +284,8 @@ void PermutohedralLattice::transpose(std::vector<Buffer<int32_t>>& next) {
     }
 #pragma omp for schedule(static)
     for (int t = 0; t < threads; ++t) {
-      for (int64_t n = part(points, t, threads); n < part(points, t + 1, threads); ++n) {
-        for (int64_t i = n * axes; i < (n + 1) * axes; ++i) {
-          __builtin_prefetch(&entries[next[t][corner[i + kPadding]]], 1);
-          entries[next[t][corner[i]]++] = {static_cast<int32_t>(n), weight[i]};
-        }
-      }
+      scatter(*this, part(points, t, threads), part(points, t + 1, threads), next[t].data(),
+              entries.data());
     }
   }
 }

@@ -19,7 +19,6 @@ struct Grid;
 
 class PermutohedralLattice {
  public:
-  static constexpr int kMaxDimension = 16;
   static constexpr int kPadding = 48;  // valid elements after the ends of arrays, to prefetch
 
   // The transpose of `corner`, in groups of entries of one vertex; zeros fill up the last group.

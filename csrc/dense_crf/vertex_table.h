@@ -4,46 +4,65 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <vector>
+#include <utility>
 
 #include "buffer.h"
 
 namespace c2am {
 
+constexpr int kWord = 64;
+
+// Vertices with neighbouring keys: on photographs about a quarter as many as vertices.
 template <typename Key>
-struct Vertex {
-  Key key;
-  int32_t number;  // from 0
+struct Word {
+  Key key;           // theirs / kWord
+  int32_t number;    // from 0
+  uint64_t members;  // bit i stands for the vertex with the key kWord * key + i
 };
 
-// Vertices numbered in the order of their insertion. Open addressing, at most half full.
+// Words numbered in the order of their insertion. Open addressing, at most half full.
 template <typename Key>
 class VertexTable {
  public:
+  static constexpr int64_t kMostWords = (int64_t{1} << 32) / kWord;
+
   explicit VertexTable(int64_t expected) {
     while ((int64_t{1} << bits_) < 2 * expected) ++bits_;
-    slots_ = Buffer<Vertex<Key>>(int64_t{1} << bits_, kFree);
+    slots_ = Buffer<Word<Key>>(int64_t{1} << bits_, kFree);
   }
 
-  // Brings the key's slot into the cache for a later `insert`.
-  void prefetch(Key key) const { __builtin_prefetch(&slots_[home(key)]); }
+  // Brings the slot for a vertex into the cache for a later `insert`.
+  void prefetch(Key vertex) const { __builtin_prefetch(&slots_[home(vertex / kWord)]); }
 
-  int32_t insert(Key key) {
-    Vertex<Key>& slot = slot_of(key);
-    if (slot.number < 0) {
-      const auto number = static_cast<int32_t>(keys_.size());
-      slot = {key, number};
-      keys_.push_back(key);
-      if (2 * static_cast<int64_t>(keys_.size()) > slots_.size()) grow();
-      return number;
+  // Returns kWord * the word's number + the bit of the vertex, if there are no more than
+  // kMostWords.
+  uint32_t insert(Key vertex) {
+    const Key key = vertex / kWord;
+    const auto bit = static_cast<uint32_t>(vertex % kWord);
+    Word<Key>* word = &slot_of(key);
+    if (word->number < 0) {
+      if (2 * words_ >= slots_.size()) {
+        grow();
+        word = &slot_of(key);
+      }
+      *word = {key, static_cast<int32_t>(words_++), 0};
     }
-    return slot.number;
+    word->members |= uint64_t{1} << bit;
+    return static_cast<uint32_t>(word->number) * kWord + bit;
   }
 
-  const std::vector<Key>& keys() const { return keys_; }  // by number
+  int64_t words() const { return words_; }
+
+  // Copies all words, in no order, with `offset` added to their numbers; returns the end of them.
+  Word<Key>* copy(Word<Key>* to, int64_t offset) const {
+    for (const auto& [key, number, members] : slots_) {
+      if (number >= 0) *to++ = {key, static_cast<int32_t>(number + offset), members};
+    }
+    return to;
+  }
 
  private:
-  static constexpr Vertex<Key> kFree{0, -1};
+  static constexpr Word<Key> kFree{0, -1, 0};
 
   int64_t home(Key key) const {
     auto mixed = static_cast<uint64_t>(key);
@@ -51,43 +70,43 @@ class VertexTable {
     return static_cast<int64_t>((mixed * 0x9E3779B97F4A7C15u) >> (64 - bits_));
   }
 
-  // The slot that holds the key, or the free one in which it belongs.
-  Vertex<Key>& slot_of(Key key) {
+  // The slot that holds the word, or the free one in which it belongs.
+  Word<Key>& slot_of(Key key) {
     int64_t i = home(key);
     while (slots_[i].number >= 0 && slots_[i].key != key) i = (i + 1) & (slots_.size() - 1);
     return slots_[i];
   }
 
   void grow() {
-    const Buffer<Vertex<Key>> before = std::move(slots_);
+    const Buffer<Word<Key>> before = std::move(slots_);
     ++bits_;
-    slots_ = Buffer<Vertex<Key>>(2 * before.size(), kFree);
-    for (const Vertex<Key>& slot : before) {
-      if (slot.number >= 0) slot_of(slot.key) = slot;
+    slots_ = Buffer<Word<Key>>(2 * before.size(), kFree);
+    for (const Word<Key>& word : before) {
+      if (word.number >= 0) slot_of(word.key) = word;
     }
   }
 
-  Buffer<Vertex<Key>> slots_;
+  Buffer<Word<Key>> slots_;
   int bits_ = 10;
-  std::vector<Key> keys_;
+  int64_t words_ = 0;
 };
 
-// Sorts by key, all of which are below `end`: radix sort, from the least significant digit.
+// Sorts by key, none of which is above `last`: radix sort, from the least significant digit.
 template <typename Key>
-void sort_by_key(std::vector<Vertex<Key>>& vertices, Key end) {
+void sort_by_key(Buffer<Word<Key>>& words, Key last) {
   constexpr int kDigit = 11;
-  std::vector<Vertex<Key>> sorted(vertices.size());
-  for (int shift = 0; shift < static_cast<int>(8 * sizeof(Key)) && (end >> shift) != 0;
+  Buffer<Word<Key>> sorted(words.size());
+  for (int shift = 0; shift < static_cast<int>(8 * sizeof(Key)) && (last >> shift) != 0;
        shift += kDigit) {
-    const auto digit = [shift](const Vertex<Key>& v) {
-      return static_cast<size_t>(v.key >> shift) & ((1 << kDigit) - 1);
+    const auto digit = [shift](const Word<Key>& word) {
+      return static_cast<size_t>(word.key >> shift) & ((1 << kDigit) - 1);
     };
     std::array<int32_t, 1 << kDigit> place{};
-    for (const Vertex<Key>& v : vertices) ++place[digit(v)];
+    for (const Word<Key>& word : words) ++place[digit(word)];
     int32_t sum = 0;
     for (int32_t& p : place) sum += p, p = sum - p;
-    for (const Vertex<Key>& v : vertices) sorted[place[digit(v)]++] = v;
-    vertices.swap(sorted);
+    for (const Word<Key>& word : words) sorted[place[digit(word)]++] = word;
+    std::swap(words, sorted);
   }
 }
 
