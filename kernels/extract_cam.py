@@ -16,10 +16,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from c2am.kernels.bilinear import COLUMNS, ROWS, resized
+
 SLOTS = 16  # classes of an image in one program: the least that a matrix instruction takes
 PIXELS = 32
 CHANNELS = 64
-ROWS, COLUMNS = 8, 64
 
 
 @triton.jit
@@ -79,23 +80,6 @@ def _class_maps(
 
 
 @triton.jit
-def _neighbours(
-    index: tl.tensor,
-    size: tl.tensor,
-    out_size: tl.tensor,
-    dtype: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """The two pixels nearest to a resized one, and the share of the second; in whole numbers.
-
-    Its centre is (index + 1/2) size / out_size - 1/2, clamped to the map.
-    """
-    numerator = tl.maximum((2 * index + 1) * size - out_size, 0)
-    low = numerator // (2 * out_size)
-    share = (numerator - low * (2 * out_size)).to(dtype) / (2 * out_size).to(dtype)
-    return low, tl.minimum(low + 1, size - 1), share
-
-
-@triton.jit
 def _resize(
     maps: tl.tensor,  # (K, height, width)
     out: tl.tensor,  # (K, out_height, out_width)
@@ -111,16 +95,10 @@ def _resize(
     k = tl.program_id(0).to(tl.int64)
     row = tl.program_id(1) * row_block + tl.arange(0, row_block)
     column = tl.program_id(2) * column_block + tl.arange(0, column_block)
-    y0, y1, v = _neighbours(row, height, out_height, maps.dtype.element_ty)
-    x0, x1, u = _neighbours(column, width, out_width, maps.dtype.element_ty)
     inside = (row < out_height)[:, None] & (column < out_width)[None, :]
-    upper = maps + k * height * width + (y0 * width)[:, None]
-    lower = maps + k * height * width + (y1 * width)[:, None]
-    left = tl.load(upper + x0[None, :], mask=inside, other=0.0) * (1 - v)[:, None]
-    left += tl.load(lower + x0[None, :], mask=inside, other=0.0) * v[:, None]
-    right = tl.load(upper + x1[None, :], mask=inside, other=0.0) * (1 - v)[:, None]
-    right += tl.load(lower + x1[None, :], mask=inside, other=0.0) * v[:, None]
-    value = left * (1 - u)[None, :] + right * u[None, :]
+    source = maps + k * height * width
+    dtype: tl.constexpr = maps.dtype.element_ty
+    value = resized(source, height, width, row, column, out_height, out_width, inside, dtype)
     slots = out + k * out_height * out_width + row[:, None] * out_width + column[None, :]
     if add:
         value += tl.load(slots, mask=inside, other=0.0)

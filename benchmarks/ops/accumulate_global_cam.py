@@ -1,4 +1,8 @@
-"""The maps of one image and of a batch, 128 x 128, into the sums of 20 classes."""
+"""The maps of one image and of a batch into the sums of 20 classes, 128 x 128.
+
+Normalised maps of that size, and maps of 375 x 500 images at stride 4, as stage `global_cam` adds
+them.
+"""
 
 from collections.abc import Iterator
 from functools import partial
@@ -18,7 +22,10 @@ def cases() -> Iterator[Case]:
     for count in (3, 24):
         total = torch.zeros(20, 128, 128, dtype=torch.float64, device=device)
         number = torch.zeros(20, dtype=torch.int64, device=device)
-        cam = torch.rand(count, 128, 128, generator=generator).to(device)
         class_index = torch.randint(0, 20, (count,), generator=generator).to(device)
-        call = partial(accumulate_global_cam, total, number, cam, class_index)
-        yield Case(f"{count}x128x128 into 20", providers(OP, call, device))
+        for size, normalize in (((128, 128), False), ((94, 125), True)):
+            cam = torch.rand(count, *size, generator=generator).to(device)
+            arguments = (total, number, cam, class_index)
+            call = partial(accumulate_global_cam, *arguments, normalize=normalize)
+            shape = f"{count}x{size[0]}x{size[1]}{' normalize' if normalize else ''} into 20"
+            yield Case(shape, providers(OP, call, device))

@@ -1,7 +1,7 @@
 """Two 375 x 500 images and their mirrors at output stride 16; on a GPU also 16 images.
 
 At the resolution of the features, as stage `cam` calls it, strided by 4, and at full resolution;
-features as convolutions leave them.
+features as convolutions leave them, in bfloat16 and channels last also at the other scales of VOC.
 """
 
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from benchmarks.runner import Case, Work, best_device
 from c2am.ops import extract_cam
 
 LAYOUTS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+SCALE_1 = (24, 32)
+OTHER_SCALES = ((12, 16), (36, 47), (47, 63))  # 0.5, 1.5 and 2
 
 
 def cases() -> Iterator[Case]:
@@ -21,20 +23,25 @@ def cases() -> Iterator[Case]:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(20, 2048, generator=generator).to(device)
     for images in (2, 16) if device.type == "cuda" else (2,):
-        planar = torch.rand(2 * images, 2048, 24, 32, generator=generator).to(device)
+        planar = torch.rand(2 * images, 2048, *SCALE_1, generator=generator).to(device)
         for dtype in (torch.float32, torch.bfloat16):
             for layout in LAYOUTS:
                 yield from _of_layout(planar.to(dtype), weight, layout)
+        for size in OTHER_SCALES:
+            planar = torch.rand(2 * images, 2048, *size, generator=generator).to(device)
+            yield from _of_layout(planar.bfloat16(), weight, "NHWC")
 
 
 def _of_layout(planar: torch.Tensor, weight: torch.Tensor, layout: str) -> Iterator[Case]:
     images = len(planar) // 2
     features = planar.contiguous(memory_format=LAYOUTS[layout]).unflatten(0, (images, 2))
-    for count, size in ((1, (24, 32)), (2, (94, 125)), (3, (375, 500))):
+    height, width = planar.shape[2:]
+    dtype = str(planar.dtype).removeprefix("torch.")
+    for count, size in ((1, (height, width)), (2, (94, 125)), (3, (375, 500))):
         present = torch.zeros(images, 20, dtype=torch.bool, device=planar.device)
         present[:, :count] = True
         call = partial(extract_cam, features, weight, present, size)
-        shape = f"{images}x2x2048x24x32 {layout} {str(planar.dtype).removeprefix('torch.')}"
+        shape = f"{images}x2x2048x{height}x{width} {layout} {dtype}"
         work = partial(_work, features, images * count, size)
         yield Case(
             f"{shape}, {count} to {size[0]}x{size[1]}",

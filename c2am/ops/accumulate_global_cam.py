@@ -8,72 +8,112 @@ the order of the images, the batches and the ranks. A `total` of float32 is dete
 rounded in the order of the maps.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from c2am.ops import checks, dispatch
+from c2am.ops.bilinear import resize, resize_native
+from c2am.ops.normalize_cam import normalize_cam
 
 OP = "accumulate_global_cam"
 ROUNDING = {torch.float64: 1.5 * 2.0**22, torch.float32: 0.0}
 """Adding and taking this away rounds a float64 in 0..1 to a multiple of 2^-30, ties to even."""
+EPS = 1e-5
+"""Added to the maximum that a map is divided by (paper, Eq. 1)."""
 
 
 def accumulate_global_cam(
-    total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, *, backend: str = "auto"
+    total: Tensor,
+    count: Tensor,
+    cam: Tensor,
+    class_index: Tensor,
+    *,
+    normalize: bool = False,
+    backend: str = "auto",
 ) -> None:
     """Add each map to the total of its class, and 1 to its count, in place.
 
-    Maps that are all zero are skipped. Not differentiable. Reads `class_index` on the host, to
-    check it.
+    Maps that are all zero are skipped. Not differentiable. On CUDA the host waits for nothing.
 
     Args:
         total: (Z, S, S) float64 (same result in any order) or float32; changed in place.
         count: (Z,) int64; changed in place.
-        cam: (K, S, S) float, normalised maps in 0..1.
+        cam: (K, S, S) float, normalised maps in 0..1. With `normalize` (K, h, w), maps of any size
+            and any values from 0 on.
         class_index: (K,) integer, 0..Z-1, the class of each map.
+        normalize: Whether the maps are resized to S x S first (bilinear, `align_corners=False`)
+            and each divided by its maximum + 1e-5, in at least float32.
         backend: See `docs/ops.md`.
 
     Raises:
-        TypeError, ValueError: a wrong argument, by name; `class_index` out of range; `cam`
-            not in 0..1 (CPU only).
+        TypeError, ValueError: a wrong argument, by name; `class_index` out of range, or `cam` not
+            finite or out of range (CPU only; on CUDA a map of a class out of range is skipped).
     """
     checks.tensor(OP, "total", total, ("Z", "S", "S"), checks.FLOATS)
     classes, *sides = total.shape
     checks.tensor(OP, "count", count, (classes,), (torch.int64,), like=total)
-    checks.tensor(OP, "cam", cam, ("K", *sides), checks.FEATURES, like=total)
+    shape: tuple[str | int, ...] = ("K", "h", "w") if normalize else ("K", *sides)
+    checks.tensor(OP, "cam", cam, shape, checks.FEATURES, like=total)
     checks.tensor(OP, "class_index", class_index, (len(cam),), checks.INTEGERS, like=total)
+    if normalize:
+        checks.above(OP, 0, S=sides[0], h=cam.shape[1], w=cam.shape[2])
     checks.no_gradient(OP, total=total, cam=cam)
-    torch.ops.c2am.accumulate_global_cam(total, count, cam, class_index, backend)
+    torch.ops.c2am.accumulate_global_cam(total, count, cam, class_index, normalize, backend)
 
 
-def _reference(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
-    checks.within(OP, "cam", cam, 0, 1)
-    seen = cam.flatten(1).any(1)
+def _reference(
+    total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, normalize: bool
+) -> None:
+    _check_values(cam, normalize)
+    maps = cam.to(checks.accumulation_dtype(cam.dtype))
+    if normalize:
+        maps = resize(maps, (total.shape[1], total.shape[2]))
+        maps = maps / (maps.amax((1, 2), keepdim=True) + EPS)
     shift = ROUNDING[total.dtype]
-    maps = (cam.to(total.dtype) + shift) - shift
-    for k, z in enumerate(class_index.tolist()):
-        # Times `seen`, not `if`: reading it would wait for the device at every map.
-        total[z] += maps[k] * seen[k]
-        count[z] += seen[k]
+    index = class_index.long()
+    known = (index >= 0) & (index < len(total))
+    seen = maps.flatten(1).any(1) & known
+    index = torch.where(known, index, 0)
+    maps = torch.where(seen[:, None, None], (maps.to(total.dtype) + shift) - shift, 0)
+    # One map at a time, hence in their order; by index on the device, which the host need not read.
+    for k in range(len(maps)):
+        total.index_add_(0, index[k : k + 1], maps[k : k + 1])
+    count.index_add_(0, index, seen.long())
 
 
-def _triton(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
+def _check_values(cam: Tensor, normalize: bool) -> None:
+    checks.within(OP, "cam", cam, 0, math.inf if normalize else 1)
+
+
+def _triton(
+    total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, normalize: bool
+) -> None:
     from c2am.kernels import accumulate_global_cam as kernels
 
-    checks.within(OP, "cam", cam, 0, 1)
-    seen = cam.flatten(1).any(1)
-    index = torch.where(seen, class_index.long(), -1)
+    _check_values(cam, normalize)
     sums, numbers = total.contiguous(), count.contiguous()
+    index = class_index.long().contiguous()
     shift = ROUNDING[total.dtype]
     dispatch.launches[OP, "triton"] += 1
-    kernels.accumulate_global_cam(sums, numbers, cam.contiguous(), index, shift)
+    kernels.accumulate_global_cam(
+        sums, numbers, cam.contiguous(), index, shift=shift, normalize=normalize, eps=EPS
+    )
     _write_back(total, sums, count, numbers)
 
 
-def _native_cpu(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) -> None:
+def _native_cpu(
+    total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, normalize: bool
+) -> None:
     from c2am import _core
 
     maps = cam.to(checks.accumulation_dtype(cam.dtype)).contiguous()
+    if normalize:
+        _check_values(cam, normalize)
+        square = maps.new_empty(len(maps), *total.shape[1:])
+        resize_native(maps, square, add=False)
+        maps = normalize_cam(square, eps=EPS, backend="native")
     index, sums, numbers = class_index.long().contiguous(), total.contiguous(), count.contiguous()
     dispatch.launches[OP, "native"] += 1
     valid = _core.accumulate_global_cam(
@@ -88,7 +128,7 @@ def _native_cpu(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor) 
         threads=torch.get_num_threads(),
     )
     if not valid:  # then nothing was added, and this says why
-        checks.within(OP, "cam", cam, 0, 1)
+        _check_values(cam, normalize)
     _write_back(total, sums, count, numbers)
 
 
@@ -100,18 +140,33 @@ def _write_back(total: Tensor, sums: Tensor, count: Tensor, numbers: Tensor) -> 
         count.copy_(numbers)
 
 
-def _kernel(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, backend: str) -> None:
+def _kernel(
+    total: Tensor,
+    count: Tensor,
+    cam: Tensor,
+    class_index: Tensor,
+    normalize: bool,
+    backend: str,
+) -> None:
     compute = dispatch.resolve(OP, backend, cam.device)[1]
     if cam.numel() == 0:
         return
-    low, high = (int(bound) for bound in class_index.aminmax())
-    if low < 0 or high >= len(total):
-        got = f"has values from {low} to {high}"
-        raise ValueError(f"{OP}: class_index {got}, expected 0 to {len(total) - 1}")
-    compute(total, count, cam, class_index)
+    if class_index.device.type == "cpu":
+        low, high = (int(bound) for bound in class_index.aminmax())
+        if low < 0 or high >= len(total):
+            got = f"has values from {low} to {high}"
+            raise ValueError(f"{OP}: class_index {got}, expected 0 to {len(total) - 1}")
+    compute(total, count, cam, class_index, normalize)
 
 
-def _fake(total: Tensor, count: Tensor, cam: Tensor, class_index: Tensor, backend: str) -> None:
+def _fake(
+    total: Tensor,
+    count: Tensor,
+    cam: Tensor,
+    class_index: Tensor,
+    normalize: bool,
+    backend: str,
+) -> None:
     return None
 
 
@@ -122,7 +177,8 @@ dispatch.register(
 )
 dispatch.define(
     OP,
-    "(Tensor(a!) total, Tensor(b!) count, Tensor cam, Tensor class_index, str backend) -> ()",
+    "(Tensor(a!) total, Tensor(b!) count, Tensor cam, Tensor class_index, bool normalize,"
+    " str backend) -> ()",
     kernel=_kernel,
     fake=_fake,
 )

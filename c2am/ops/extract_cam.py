@@ -10,9 +10,9 @@ resized to `size`. The 1x1 product is computed for the (image, class) pairs that
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from c2am.ops import checks, dispatch
+from c2am.ops.bilinear import resize, resize_native
 
 OP = "extract_cam"
 
@@ -81,9 +81,7 @@ def _reference(
     if not any(map(len, maps)):
         cam = features.new_zeros(0, *size, dtype=dtype)
     else:
-        cam = functional.interpolate(
-            torch.cat(maps).unsqueeze(1), size, mode="bilinear", align_corners=False
-        ).squeeze(1)
+        cam = resize(torch.cat(maps), size)
     return cam if out is None else out.add_(cam)
 
 
@@ -99,7 +97,7 @@ def _native_cpu(
     if out is None and maps.shape[1:] == size:
         return maps
     result = maps.new_empty(len(maps), *size) if out is None else out.contiguous()
-    _resize(maps, result, add=out is not None)
+    resize_native(maps, result, add=out is not None)
     return result if out is None or result is out else out.copy_(result)
 
 
@@ -136,23 +134,6 @@ def _class_maps(features: Tensor, weight: Tensor, present: Tensor) -> Tensor:
     if not finite:  # else the features are finite too, which saves a pass over them
         checks.finite(OP, features=features)
     return maps
-
-
-def _resize(maps: Tensor, out: Tensor, *, add: bool) -> None:
-    """Write the maps (K, h, w), resized, to a contiguous `out (K, H, W)`, or add them to it."""
-    from c2am import _core
-
-    if out.numel() == 0:
-        return
-    _core.resize_maps(
-        maps.data_ptr(),
-        out.data_ptr(),
-        *maps.shape,
-        *out.shape[1:],
-        add=add,
-        dtype=str(maps.dtype).removeprefix("torch."),
-        threads=torch.get_num_threads(),
-    )
 
 
 def _triton(

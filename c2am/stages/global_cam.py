@@ -9,12 +9,10 @@ import json
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from c2am import distributed, ops
-from c2am.data.loader import InferenceBatch
+from c2am import distributed
+from c2am.global_cam import GlobalCamAccumulator
 from c2am.methods import build_method
-from c2am.stages.class_maps import resize
 from c2am.stages.context import StageContext
 from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import strided_maps, trained_classifier
@@ -23,63 +21,35 @@ from c2am.workspace import read_metadata, read_tensors, write_tensors
 _SAVE_EVERY = 50  # batches
 
 
-class Accumulator:
-    """Sum and number of the maps of each class, kept in a file so that a killed pass continues."""
-
-    def __init__(self, path: Path, classes: int, size: int, device: torch.device) -> None:
-        self.path = path
-        self.total = torch.zeros(classes, size, size, dtype=torch.float64, device=device)
-        self.count = torch.zeros(classes, dtype=torch.int64, device=device)
-        self.done: list[str] = []
-        if path.exists():
-            tensors = read_tensors(path)
-            self.total.copy_(tensors["total"])
-            self.count.copy_(tensors["count"])
-            self.done = json.loads(read_metadata(path)["done"])
-
-    def add(self, maps: Tensor, batch: InferenceBatch) -> None:
-        """Add the maps (K, h, w) of a batch."""
-        side = self.total.shape[-1]
-        maps = ops.normalize_cam(resize(maps, (side, side)))
-        class_index = batch.present.nonzero()[:, 1]
-        ops.accumulate_global_cam(self.total, self.count, maps, class_index)
-        self.done += batch.ids
-
-    def save(self) -> None:
-        """Write sum, number and the images they are made of."""
-        tensors = {"total": self.total, "count": self.count}
-        write_tensors(self.path, tensors, {"done": json.dumps(self.done)})
-
-
 def run(context: StageContext) -> dict:
     """Write `global_cam.safetensors`; metrics: M_z, the mean of each map, and its image count."""
     rank, world = distributed.rank(), distributed.world_size()
     partial = context.folder / f"partial-{rank}-of-{world}.safetensors"
     classes = context.dataset.classes
     size = context.config.global_cam.size
-    accumulator = Accumulator(partial, len(classes), size, context.device)
-    accumulate(context, accumulator)
-    total = distributed.all_reduce_sum(accumulator.total)
-    count = distributed.all_reduce_sum(accumulator.count)
-    global_cam = (total / count.clamp_min(1)[:, None, None]).float()
+    accumulator = GlobalCamAccumulator(len(classes), size, context.device)
+    accumulate(context, accumulator, partial)
+    accumulator.all_reduce()
+    global_cam = accumulator.global_cam()
     if distributed.is_main():
-        tensors = {"total": total, "count": count, "global_cam": global_cam}
+        tensors = accumulator.state_dict() | {"global_cam": global_cam}
         write_tensors(context.folder / "global_cam.safetensors", tensors)
     partial.unlink(missing_ok=True)
     means = global_cam.mean((1, 2)).tolist()
     return {
         "mean": dict(zip(classes, means, strict=True)),
-        "images": dict(zip(classes, count.tolist(), strict=True)),
+        "images": dict(zip(classes, accumulator.count.tolist(), strict=True)),
     }
 
 
 @torch.inference_mode()
-def accumulate(context: StageContext, accumulator: Accumulator) -> None:
-    """Pass over this rank's images that `accumulator` does not hold yet."""
+def accumulate(context: StageContext, accumulator: GlobalCamAccumulator, partial: Path) -> None:
+    """Pass over this rank's images; goes on from what a killed pass has left in `partial`."""
     config = context.config
-    done = set(accumulator.done)
+    done = _resume(accumulator, partial)
     ids = distributed.shard(context.dataset.ids(config.data.train_list))
-    todo = [image_id for image_id in ids if image_id not in done]
+    known = set(done)
+    todo = [image_id for image_id in ids if image_id not in known]
     if not todo:
         return
     net = trained_classifier(context, context.shared("classifier") / "weights.safetensors")
@@ -94,7 +64,21 @@ def accumulate(context: StageContext, accumulator: Accumulator) -> None:
         batch_size=config.cam.batch_size,
     )
     for index, batch in enumerate(batches, start=1):
-        accumulator.add(strided_maps(context, method, net, batch), batch)
+        maps = strided_maps(context, method, net, batch)
+        accumulator.update(maps, batch.present.nonzero()[:, 1])
+        done += batch.ids
         if index % _SAVE_EVERY == 0:
-            accumulator.save()
-    accumulator.save()
+            _save(accumulator, partial, done)
+    _save(accumulator, partial, done)
+
+
+def _resume(accumulator: GlobalCamAccumulator, partial: Path) -> list[str]:
+    """Load what `partial` holds, if it is there; the images it is made of."""
+    if not partial.exists():
+        return []
+    accumulator.load_state_dict(read_tensors(partial))
+    return json.loads(read_metadata(partial)["done"])
+
+
+def _save(accumulator: GlobalCamAccumulator, partial: Path, done: list[str]) -> None:
+    write_tensors(partial, accumulator.state_dict(), {"done": json.dumps(done)})

@@ -9,6 +9,7 @@ from triton.compiler import ASTSource
 from c2am.kernels import (
     accumulate_global_cam,
     affinity_loss,
+    bilinear,
     displacement_loss,
     extract_cam,
     front_door_logits,
@@ -20,6 +21,7 @@ from c2am.kernels import (
 CAPABILITY, NARROW = int(sys.argv[1]), sys.argv[2]
 WIDE = "fp64" if NARROW == "fp64" else "fp32"
 PIXELS = {"block_size": 1024}
+TILE = {"row_block": bilinear.ROWS, "column_block": bilinear.COLUMNS}
 PAIRS = {"displacements": 152, "block_size": 256}
 TABLES = "visits: i32, pixels: i32"
 
@@ -44,12 +46,20 @@ compiles(
     **PIXELS,
 )
 compiles(
-    accumulate_global_cam._accumulate,
-    f"total: {WIDE}, count: i64, cam: {NARROW}, class_index: i64",
-    shift=1.5 * 2**22,
-    padded_maps=4,
-    **PIXELS,
+    accumulate_global_cam._tile_maxima,
+    f"cam: {NARROW}, maxima: {WIDE}",
+    **TILE,
 )
+for normalize in (False, True):
+    compiles(
+        accumulate_global_cam._accumulate,
+        f"cam: {NARROW}, maxima: {WIDE}, class_index: i64, total: fp64, count: i64",
+        shift=1.5 * 2**22,
+        normalize=normalize,
+        eps=1e-5,
+        padded_tiles=4,
+        **TILE,
+    )
 for pooling in ("mean", "max", "lse"):
     compiles(
         front_door_logits._pool,
@@ -111,6 +121,5 @@ for add in (False, True):
         extract_cam._resize,
         f"maps: {WIDE}, out: {WIDE}",
         add=add,
-        row_block=extract_cam.ROWS,
-        column_block=extract_cam.COLUMNS,
+        **TILE,
     )

@@ -6,9 +6,11 @@ from fractions import Fraction
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.testing import assert_close
 
 from c2am import ops
+from c2am.kernels import accumulate_global_cam as kernels
 from c2am.ops import checks
 
 BACKENDS = ["reference", "native", "triton"]
@@ -163,11 +165,144 @@ def test_bad_arguments_are_named(name: str, change: dict[str, Tensor]) -> None:
     assert not count.any()
 
 
+def raw(
+    count: int, height: int, width: int, classes: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Maps as they come, of any size and range; the third is all zero."""
+    cam = (torch.randn(count, height, width).relu() * 40).to(dtype)
+    cam[2:3] = 0
+    return cam, torch.randint(0, classes, (count,))
+
+
+def normalized_sum(
+    cam: Tensor, class_index: Tensor, classes: int, side: int
+) -> tuple[Tensor, Tensor]:
+    """In float64, map by map: resized, divided by its maximum + 1e-5, added to its class."""
+    total, count = state(classes, side, torch.float64)
+    for values, z in zip(cam.double(), class_index, strict=True):
+        square = functional.interpolate(values[None, None], (side, side), mode="bilinear")[0, 0]
+        if square.any():
+            total[z] += square / (square.max() + 1e-5)
+            count[z] += 1
+    return total, count
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_opcheck(backend: str, device: torch.device) -> None:
-    arguments = [*state(3, 6, torch.float64), *maps(4, 6, 3)]
+@pytest.mark.parametrize(
+    ("size", "side", "dtype"),
+    [
+        ((1, 1), 1, torch.float32),
+        ((4, 3), 1, torch.float32),
+        ((7, 3), 11, torch.float64),
+        ((24, 32), 70, torch.float32),  # several tiles of the kernel
+        ((24, 32), 9, torch.bfloat16),
+        ((9, 9), 9, torch.float16),
+    ],
+)
+@pytest.mark.usefixtures("nan_in_fresh_memory")
+def test_raw_maps_are_resized_and_normalized(
+    backend: str,
+    size: tuple[int, int],
+    side: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    launched: Callable[[str, str], int],
+) -> None:
+    cam, class_index = raw(9, *size, 4, dtype)
+    total, count = (t.to(device) for t in state(4, side, torch.float64))
+    strided = cam.mT.contiguous().mT.to(device)
+    arguments = (total, count, strided, class_index.to(device))
+    ops.accumulate_global_cam(*arguments, normalize=True, backend=backend)
+    sums, numbers = normalized_sum(cam, class_index, 4, side)
+    # Each of the 9 values has some roundings of float32, or of the multiples of 2^-30.
+    tolerance = 9 * (2**-30 if dtype == torch.float64 else 4 * torch.finfo(torch.float32).eps)
+    assert_close(total.cpu(), sums, rtol=0, atol=tolerance)
+    assert count.cpu().equal(numbers)
+    for compiled in ("native", "triton"):
+        assert launched("accumulate_global_cam", compiled) == (backend == compiled)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_raw_maps_in_any_order_give_the_same_bits(backend: str, device: torch.device) -> None:
+    cam, class_index = (t.to(device) for t in raw(12, 5, 8, 3))
+    results = []
+    for order in (torch.arange(12), torch.randperm(12)):
+        total, count = (t.to(device) for t in state(3, 16, torch.float64))
+        for part in order.to(device).split(5):
+            arguments = (total, count, cam[part], class_index[part])
+            ops.accumulate_global_cam(*arguments, normalize=True, backend=backend)
+        results.append((total, count))
+    assert results[1][0].equal(results[0][0])
+    assert results[1][1].equal(results[0][1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_raw_maps(backend: str, device: torch.device) -> None:
+    total, count = (t.to(device) for t in state(3, 6, torch.float64))
+    cam, class_index = (t.to(device) for t in raw(0, 5, 8, 3))
+    ops.accumulate_global_cam(total, count, cam, class_index, normalize=True, backend=backend)
+    assert not total.any()
+    assert not count.any()
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("backend", ["reference", "native"])
+def test_bad_raw_maps_are_refused(backend: str, bad: float) -> None:
+    total, count = state(3, 2, torch.float64)
+    cam, class_index = raw(4, 9, 9, 3)
+    cam[1, 0, 0] = bad  # no pixel of the 2 x 2 map takes its value
+    with pytest.raises(ValueError, match="accumulate_global_cam: cam has "):
+        ops.accumulate_global_cam(total, count, cam, class_index, normalize=True, backend=backend)
+    assert not total.any()
+    assert not count.any()
+
+
+def kernel_sums(cam: Tensor, class_index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What the kernel makes of values that are not checked, as those of CUDA tensors."""
+    total, count = (t.to(device) for t in state(3, 6, torch.float64))
+    arguments = (total, count, cam.to(device), class_index.to(device))
+    kernels.accumulate_global_cam(*arguments, shift=0.0, normalize=True, eps=1e-5)
+    return total.cpu(), count.cpu()
+
+
+def test_triton_skips_classes_out_of_range(triton_device: torch.device) -> None:
+    cam, _ = raw(6, 4, 5, 3)
+    class_index = torch.tensor([0, -1, 1, 3, 2**40, 2])
+    known = torch.tensor([0, 2, 5])
+    total, count = kernel_sums(cam, class_index, triton_device)
+    sums, numbers = kernel_sums(cam[known], class_index[known], triton_device)
+    assert total.equal(sums)
+    assert count.equal(numbers)
+
+
+def test_triton_shows_a_nan(triton_device: torch.device) -> None:
+    cam = torch.zeros(2, 6, 6)
+    cam[0, 2, 3], cam[1, 0, 0] = float("nan"), 5.0
+    total, count = kernel_sums(cam, torch.tensor([1, 2]), triton_device)
+    assert total[1].isnan().any()
+    assert not total[[0, 2]].isnan().any()
+    assert count.tolist() == [0, 1, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["triton", "reference"])
+def test_the_host_waits_for_nothing(backend: str) -> None:
+    arguments = [t.cuda() for t in (*state(4, 12, torch.float64), *raw(6, 5, 7, 4))]
+    ops.accumulate_global_cam(*arguments, normalize=True, backend=backend)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ops.accumulate_global_cam(*arguments, normalize=True, backend=backend)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_opcheck(backend: str, normalize: bool, device: torch.device) -> None:
+    cam, class_index = raw(4, 5, 7, 3) if normalize else maps(4, 6, 3)
+    arguments = [*state(3, 6, torch.float64), cam, class_index]
     on_device = [a.to(device) for a in arguments]
-    torch.library.opcheck(torch.ops.c2am.accumulate_global_cam, (*on_device, backend))
+    torch.library.opcheck(torch.ops.c2am.accumulate_global_cam, (*on_device, normalize, backend))
 
 
 def test_compiles_to_one_graph() -> None:
