@@ -1,5 +1,7 @@
 """The compiled core. Addresses are those of contiguous tensors: `tensor.data_ptr()`."""
 
+from collections.abc import Sequence
+
 has_cuda: bool
 
 isa: str
@@ -38,6 +40,59 @@ class DenseCrf:
         The address of the other one is 0.
         """
 
+class DenseCrfKernels:
+    """Standard deviations and compatibilities, as of `DenseCrf`. Only if `has_cuda`."""
+
+    def __init__(
+        self,
+        *,
+        gaussian_sxy: float,
+        gaussian_compat: float,
+        bilateral_sxy: float,
+        bilateral_srgb: float,
+        bilateral_compat: float,
+    ) -> None: ...
+
+class DenseCrfCuda:
+    """`DenseCrf` on device memory, for images of one size together. Only if `has_cuda`.
+
+    Call `sort`, `build`, and then `infer` any number of times; each queues its work on `stream`.
+    All blocks are the caller's. Throws ValueError for more images than `most_images`.
+    """
+
+    @staticmethod
+    def most_images(height: int, width: int, kernels: DenseCrfKernels) -> int: ...
+    def __init__(
+        self, images: int, height: int, width: int, kernels: DenseCrfKernels, *, device: int
+    ) -> None: ...
+    def points_bytes(self) -> int: ...
+    def vertices_bytes(self, vertices: int) -> int: ...
+    def sort_bytes(self) -> int: ...
+    def build_bytes(self, vertices: int) -> int: ...
+    def infer_bytes(self, classes: int, half: bool) -> int: ...
+    def sort(self, image: int, *, points: int, scratch: int, vertices: int, stream: int) -> None:
+        """Find the vertices of `image` (B, H, W, 3), and write their number to `vertices` int32.
+
+        The block `points` is to stay, `scratch` until `build` is queued.
+        """
+
+    def build(self, vertices: int, *, block: int, scratch: int, stream: int) -> None:
+        """Build the lattice into `block`, which is to stay."""
+
+    def infer(
+        self,
+        unary: int,
+        *,
+        marginals: int,
+        labels: int,
+        classes: int,
+        iterations: int,
+        half: bool,
+        scratch: int,
+        stream: int,
+    ) -> None:
+        """As `DenseCrf.run`, of `unary` (B, C, H, W)."""
+
 class LatticeFilter:
     """Gaussian filter on the permutohedral lattice.
 
@@ -64,26 +119,24 @@ def random_walk(
 ) -> None:
     """Each image: `cam` (K, H, W), `edge` (H, W), `out` (K, H, W), all float32, and K, H, W."""
 
-def random_walk_cuda_scratch(maps: int, height: int, width: int, radius: float) -> int:
-    """Floats of scratch memory that `random_walk_cuda` needs. Only if `has_cuda`."""
+class RandomWalkCuda:
+    """`random_walk` on device memory, images of similar width together. Only if `has_cuda`."""
 
-def random_walk_cuda(
-    cam: int,
-    edge: int,
-    out: int,
-    scratch: int,
-    maps: int,
-    height: int,
-    width: int,
-    *,
-    radius: float,
-    beta: float,
-    steps: int,
-    chebyshev: bool,
-    tolerance: float,
-    stream: int,
-) -> None:
-    """As `random_walk`, on device memory, queued on `stream`. Only if `has_cuda`."""
+    def __init__(
+        self,
+        images: Sequence[tuple[int, ...]],
+        *,
+        radius: float,
+        beta: float,
+        steps: int,
+        chebyshev: bool,
+        tolerance: float,
+    ) -> None: ...
+    def bytes(self) -> int:
+        """Of the block of device memory that `run` gets."""
+
+    def run(self, block: int, *, device: int, stream: int) -> None:
+        """Queue the walks on `stream`."""
 
 def class_maps(
     features: int,

@@ -36,6 +36,7 @@ auto with_float(const std::string& dtype, const F& f) {
 }
 
 void bind_accumulate_global_cam(pybind11::module_& m);
+void bind_dense_crf_cuda(pybind11::module_& m);  // where there is CUDA
 void bind_extract_cam(pybind11::module_& m);
 void bind_front_door_logits(pybind11::module_& m);
 void bind_normalize_cam(pybind11::module_& m);

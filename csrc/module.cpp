@@ -66,39 +66,44 @@ void bind_dense_crf(py::module_& m) {
           "values"_a, "out"_a, "channels"_a, "threads"_a);
 }
 
+using WalkTuple = std::tuple<Address, Address, Address, int64_t, int64_t, int64_t>;
+
+std::vector<c2am::WalkImage> walk_images(const std::vector<WalkTuple>& images) {
+  std::vector<c2am::WalkImage> batch;
+  for (const auto& [cam, edge, out, maps, height, width] : images) {
+    batch.push_back({pointer<const float>(cam), pointer<const float>(edge), pointer<float>(out),
+                     maps, height, width});
+  }
+  return batch;
+}
+
 void bind_random_walk(py::module_& m) {
-  using Image = std::tuple<Address, Address, Address, int64_t, int64_t, int64_t>;
   m.def(
       "random_walk",
-      [](const std::vector<Image>& images, double radius, double beta, int64_t steps,
+      [](const std::vector<WalkTuple>& images, double radius, double beta, int64_t steps,
          bool chebyshev, double tolerance, int threads) {
         py::gil_scoped_release release;
-        std::vector<c2am::WalkImage> batch;
-        for (const auto& [cam, edge, out, maps, height, width] : images) {
-          batch.push_back({pointer<const float>(cam), pointer<const float>(edge),
-                           pointer<float>(out), maps, height, width});
-        }
-        c2am::random_walk_batch_cpu(batch, walk_of(radius, beta, steps, chebyshev, tolerance),
-                                    threads);
+        c2am::random_walk_batch_cpu(walk_images(images),
+                                    walk_of(radius, beta, steps, chebyshev, tolerance), threads);
       },
       "images"_a, py::kw_only(), "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a,
       "threads"_a);
 #ifdef C2AM_WITH_CUDA
-  m.def("random_walk_cuda_scratch", &c2am::random_walk_cuda_scratch, "maps"_a, "height"_a,
-        "width"_a, "radius"_a);
-  m.def(
-      "random_walk_cuda",
-      [](Address cam, Address edge, Address out, Address scratch, int64_t maps, int64_t height,
-         int64_t width, double radius, double beta, int64_t steps, bool chebyshev, double tolerance,
-         Address stream) {
-        py::gil_scoped_release release;
-        c2am::random_walk_cuda(pointer<const float>(cam), pointer<const float>(edge),
-                               pointer<float>(out), pointer<float>(scratch), maps, height, width,
-                               walk_of(radius, beta, steps, chebyshev, tolerance),
-                               pointer<void>(stream));
-      },
-      "cam"_a, "edge"_a, "out"_a, "scratch"_a, "maps"_a, "height"_a, "width"_a, py::kw_only(),
-      "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a, "stream"_a);
+  py::class_<c2am::RandomWalkCuda>(m, "RandomWalkCuda")
+      .def(py::init([](const std::vector<WalkTuple>& images, double radius, double beta,
+                       int64_t steps, bool chebyshev, double tolerance) {
+             return new c2am::RandomWalkCuda(walk_images(images),
+                                             walk_of(radius, beta, steps, chebyshev, tolerance));
+           }),
+           "images"_a, py::kw_only(), "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a)
+      .def("bytes", &c2am::RandomWalkCuda::bytes)
+      .def(
+          "run",
+          [](const c2am::RandomWalkCuda& walk, Address block, int device, Address stream) {
+            py::gil_scoped_release release;
+            walk.run(pointer<void>(block), device, pointer<void>(stream));
+          },
+          "block"_a, py::kw_only(), "device"_a, "stream"_a);
 #endif
 }
 
@@ -113,6 +118,9 @@ PYBIND11_MODULE(_core, m) {
   m.attr("has_cuda") = false;
 #endif
   bind_dense_crf(m);
+#ifdef C2AM_WITH_CUDA
+  c2am::bind_dense_crf_cuda(m);
+#endif
   bind_random_walk(m);
   c2am::bind_accumulate_global_cam(m);
   c2am::bind_extract_cam(m);

@@ -1,6 +1,7 @@
 """The labels of IRN (3), the test of DeepLabV2 (21), and how the cost of a pixel grows with size.
 
 375 x 500 pixels with 10 iterations; 188 x 250 and 1080 x 1920 with 5. The peer is pydensecrf2.
+On a GPU `native cpu` is the compiled core on CPU tensors, and there are batches of 64 images.
 """
 
 import math
@@ -63,12 +64,34 @@ def cases(image: Path | None = None) -> Iterator[Case]:
         ours = providers("dense_crf", call, best_device())
         if not with_reference:
             del ours["reference"]
+        if problem.image.is_cuda:
+            ours |= _on_cpu(problem)
         yield Case(
             f"{height}x{width}x{labels} i{iterations} {kind}",
             ours,
             peers={"pydensecrf": partial(_pydensecrf, problem)},
             work={"native": partial(_work, problem)},
         )
+    if best_device().type == "cuda":
+        for labels, kernels in ((3, _IRN), (21, _DEEPLAB)):
+            yield _batch(64, _problem(375, 500, labels, kernels, 10, image), kind)
+
+
+def _on_cpu(problem: _Problem) -> dict[str, Any]:
+    arguments = problem.image.cpu(), problem.unary.cpu()
+    call = partial(dense_crf, *arguments, iterations=problem.iterations, **problem.kernels)
+    return {"native cpu": partial(call, backend="native")}
+
+
+def _batch(images: int, problem: _Problem, kind: str) -> Case:
+    """The same image several times, which nothing in the op takes advantage of."""
+    image, unary = (t.expand(images, *t.shape).contiguous() for t in (problem.image, problem.unary))
+    call = partial(
+        dense_crf, image, unary, iterations=problem.iterations, backend="native", **problem.kernels
+    )
+    labels, height, width = problem.unary.shape
+    name = f"{images} of {height}x{width}x{labels} i{problem.iterations} {kind}"
+    return Case(name, {"native": call})
 
 
 def _problem(

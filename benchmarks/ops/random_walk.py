@@ -2,7 +2,8 @@
 
 `scipy` multiplies by T as a sparse matrix 256 times, `scipy products` has that built; `torch dense`
 squares T as a matrix of all pixel pairs eight times (2^8 = 256), as IRN was released, where that
-fits.
+fits. On a GPU `torch sparse` is what `scipy` is on the CPU, and `c2am cpu` the compiled core on CPU
+tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,9 +79,30 @@ def maps(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     return cam.to(best_device()), edge.to(best_device())
 
 
+def torch_sparse_walk(cam: Tensor, edge: Tensor) -> Tensor:
+    """As `sparse_walk`, with the matrix built, on any device."""
+    row, column, value = links(edge)
+    count = edge.numel()
+    own = torch.arange(count, device=edge.device)
+    indices = torch.stack([torch.cat([row, column, own]), torch.cat([column, row, own])])
+    values = torch.cat([value, value, torch.ones_like(own, dtype=value.dtype)])
+    degree = torch.zeros_like(edge).flatten().index_add_(0, indices[0], values)
+    matrix = torch.sparse_coo_tensor(indices, values / degree[indices[1]], (count, count))
+    transposed = matrix.t().coalesce().to_sparse_csr()
+    x = (cam * (1 - edge)).flatten(1).T.contiguous()
+    for _ in range(STEPS):
+        x = transposed @ x
+    return x.T.reshape(cam.shape)
+
+
 def _sparse(cam: Tensor, edge: Tensor) -> dict[str, Callable[[], object]]:
     if cam.device.type != "cpu":
-        return {}
+        on_cpu = partial(random_walk, cam.cpu(), edge.cpu(), backend="native")
+        return {
+            "torch dense": partial(dense_walk, cam, edge),
+            "torch sparse": partial(torch_sparse_walk, cam, edge),
+            "c2am cpu": on_cpu,
+        }
     built: list[Any] = []
 
     def products() -> Tensor:
@@ -122,11 +144,12 @@ def cases() -> Iterator[Case]:
     cam, edge = maps(3, 512, 512)
     ours = providers(OP, partial(random_walk, cam, edge), device)
     yield Case("3x512x512", ours, work={"native": partial(_work, cam)})
-    cams, edges = zip(*(maps(3, 94, 125) for _ in range(4)), strict=True)
+    images = 4 if device.type == "cpu" else 64
+    cams, edges = zip(*(maps(3, 94, 125) for _ in range(images)), strict=True)
     batch = partial(random_walk_batch, cams, edges)
     one_by_one = partial(_one_by_one, cams, edges)
     ours = {f"{name} batch": call for name, call in providers(OP, batch, device).items()}
-    yield Case("4 of 3x94x125", ours | providers(OP, one_by_one, device))
+    yield Case(f"{images} of 3x94x125", ours | providers(OP, one_by_one, device))
 
 
 def _one_by_one(cams: Sequence[Tensor], edges: Sequence[Tensor], *, backend: str) -> list[Tensor]:

@@ -5,12 +5,13 @@ the bilateral one is filtered on the permutohedral lattice (Adams et al. 2010).
 """
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from c2am.ops import checks, dispatch
+from c2am.ops.dense_crf_cuda import CudaCrf
 from c2am.ops.dense_crf_reference import Kernels, ReferenceCrf
 
 OP = "dense_crf"
@@ -47,7 +48,8 @@ def dense_crf(
         bilateral_sxy: Standard deviation of the bilateral kernel, in pixels.
         bilateral_srgb: The same in grey levels (0..255).
         bilateral_compat: Its weight.
-        method: `exact` sums the bilateral kernel over all pairs of pixels, in O(N^2).
+        method: `exact` sums the bilateral kernel over all pairs of pixels, in O(N^2); on a GPU
+            it is the reference's.
         precision: `half` stores the values on the lattice in 16 bits (native; arithmetic stays
             in float32), which changes about one label in 100,000.
         output: `labels` for the arg max of Q, without its (C, H, W) array.
@@ -100,9 +102,8 @@ class DenseCrfPlan:
         _check_image(image, (), kernels)
         _options(method, precision, "marginals")
         self._image = image
-        self._crf = dispatch.resolve(OP, backend, image.device)[1](
-            image, kernels, method, precision
-        )
+        build = _implementation(backend, image.device, method)
+        self._crf = build(image[None], kernels, method, precision)
 
     def __call__(
         self, unary: Tensor, *, iterations: int = 10, output: Output = "marginals"
@@ -112,7 +113,7 @@ class DenseCrfPlan:
         checks.choice(OP, "output", output, get_args(Output))
         checks.finite(OP, unary=unary)
         result = _empty(unary, output)
-        self._crf(unary, iterations, result)
+        self._crf(unary[None], iterations, result[None])
         return result
 
 
@@ -149,13 +150,21 @@ def _empty(unary: Tensor, output: str) -> Tensor:
     return unary.new_empty((*batch, height, width), dtype=torch.uint8)
 
 
-class _NativeCrf:
-    """The compiled CRF of `image (H, W, 3)` uint8 on the CPU."""
+class _OneImage:
+    """A CRF that takes one image at a time."""
 
-    def __init__(self, image: Tensor, kernels: Kernels, method: str, precision: str) -> None:
+    @staticmethod
+    def at_once(images: Tensor, kernels: Kernels) -> int:
+        return 1
+
+
+class _NativeCrf(_OneImage):
+    """The compiled CRF of `images (1, H, W, 3)` uint8 on the CPU."""
+
+    def __init__(self, images: Tensor, kernels: Kernels, method: str, precision: str) -> None:
         from c2am import _core
 
-        pixels = image.contiguous()
+        pixels = images[0].contiguous()
         height, width, _ = pixels.shape
         self._half = precision == "half"
         self._crf = _core.DenseCrf(
@@ -168,11 +177,11 @@ class _NativeCrf:
         )
 
     def __call__(self, unary: Tensor, iterations: int, result: Tensor) -> None:
-        """Write marginals or labels into `result`, as its dtype says."""
+        """Write marginals or labels into `result (1, ...)`, as its dtype says."""
         labels = result.dtype == torch.uint8
-        energy = unary.to(torch.float32).contiguous()
+        energy = unary[0].to(torch.float32).contiguous()
         direct = labels or result.dtype == torch.float32
-        written = result if direct else torch.empty_like(energy)
+        written = result[0] if direct else torch.empty_like(energy)
         dispatch.launches[OP, "native"] += 1
         self._crf.run(
             energy.data_ptr(),
@@ -184,18 +193,29 @@ class _NativeCrf:
             threads=torch.get_num_threads(),
         )
         if not direct:
-            result.copy_(written)
+            result[0].copy_(written)
 
 
-class _ReferenceCrf:
+class _ReferenceCrf(_OneImage):
     """The CRF in plain PyTorch; its precision is that of the unaries."""
 
-    def __init__(self, image: Tensor, kernels: Kernels, method: str, precision: str) -> None:
-        self._crf = ReferenceCrf(image, kernels, exact=method == "exact")
+    def __init__(self, images: Tensor, kernels: Kernels, method: str, precision: str) -> None:
+        self._crf = ReferenceCrf(images[0], kernels, exact=method == "exact")
 
     def __call__(self, unary: Tensor, iterations: int, result: Tensor) -> None:
-        marginals = self._crf(unary, iterations)
-        result.copy_(marginals.argmax(0) if result.dtype == torch.uint8 else marginals)
+        marginals = self._crf(unary[0], iterations)
+        result[0].copy_(marginals.argmax(0) if result.dtype == torch.uint8 else marginals)
+
+
+def _implementation(backend: str, device: torch.device, method: str) -> Any:
+    """The class that computes. On a GPU only the reference sums over all pairs."""
+    if method == "exact" and device.type == "cuda":
+        if backend == "native":
+            raise dispatch.BackendError(
+                f"{OP}: backend 'native' has no method 'exact' on CUDA tensors; 'reference' has"
+            )
+        backend = "reference" if backend == "auto" else backend
+    return dispatch.resolve(OP, backend, device)[1]
 
 
 def _kernel(
@@ -209,11 +229,16 @@ def _kernel(
     backend: str,
 ) -> Tensor:
     checks.finite(OP, unary=unary)
-    build = dispatch.resolve(OP, backend, image.device)[1]
+    build = _implementation(backend, image.device, method)
     result = _empty(unary, output)
-    for b in range(len(image)):
-        crf = build(image[b], Kernels(*kernels), method, precision)
-        crf(unary[b], iterations, result[b])
+    if len(image) == 0:
+        return result
+    of_kernels = Kernels(*kernels)
+    most = build.at_once(image, of_kernels)
+    for images, unaries, to in zip(
+        image.split(most), unary.split(most), result.split(most), strict=True
+    ):
+        build(images, of_kernels, method, precision)(unaries, iterations, to)
     return result
 
 
@@ -233,7 +258,7 @@ def _fake(
 dispatch.register(
     OP,
     cpu={"native": _NativeCrf, "reference": _ReferenceCrf},
-    cuda={"reference": _ReferenceCrf},
+    cuda={"native": CudaCrf, "reference": _ReferenceCrf},
 )
 dispatch.define(
     OP,

@@ -81,7 +81,8 @@ def random_walk_batch(
 ) -> list[Tensor]:
     """`random_walk` of images of any sizes: `cams[b] (K_b, H_b, W_b)`, `edges[b] (H_b, W_b)`.
 
-    On the CPU several images are computed at a time, by the threads that torch uses.
+    Several images are computed at a time: on the CPU by the threads that torch uses, on a GPU those
+    of similar width in the same launches.
 
     Raises:
         ValueError: not as many cams as edges; and what `random_walk` raises.
@@ -122,7 +123,7 @@ def _native(
     method: str,
     tolerance: float,
 ) -> list[Tensor]:
-    """In float32, on the CPU all images in one call."""
+    """In float32, all images in one call."""
     from c2am import _core
 
     maps = [cam.float().contiguous() for cam in cams]
@@ -151,16 +152,12 @@ def _queue(images: Sequence[tuple[int, ...]], walk: dict[str, Any], device: torc
     """Queue the images on the current stream of a GPU."""
     from c2am import _core
 
+    walks = _core.RandomWalkCuda(images, **walk)
     with torch.cuda.device(device):
+        # Freed memory goes to later work of the same stream only.
+        block = torch.empty(walks.bytes(), dtype=torch.uint8, device=device)
         stream = torch.cuda.current_stream().cuda_stream
-        for cam, edge, out, maps, height, width in images:
-            shape = maps, height, width
-            floats = _core.random_walk_cuda_scratch(*shape, walk["radius"])
-            # Freed memory goes to later work of the same stream only.
-            scratch = torch.empty(floats, device=device)
-            _core.random_walk_cuda(
-                cam, edge, out, scratch.data_ptr(), *shape, **walk, stream=stream
-            )
+        walks.run(block.data_ptr(), device=device.index, stream=stream)
 
 
 def _reference(cams: list[Tensor], edges: list[Tensor], *walk: Any) -> list[Tensor]:

@@ -1,28 +1,23 @@
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "dense_crf/correlate.h"
 #include "dense_crf/dense_crf.h"
 #include "dense_crf/features.h"
 #include "dense_crf/row.h"
 #include "dense_crf/softmax.h"
+#include "dense_crf/spatial.h"
 
 namespace c2am {
 namespace {
 
 constexpr float kPadding = -1e30f;  // relative unary of a channel without a class: its Q is 0
 
-// Weights of a Gaussian at -r .. r, as far as float32 tells them from 0 beside the 1 in the middle,
-// and no further than a side of `extent` pixels reaches.
+// Weights of a Gaussian at -r .. r.
 std::vector<float> gaussian_taps(double sigma, int64_t extent) {
-  const double epsilon = std::numeric_limits<float>::epsilon();
-  const auto radius = std::min<int64_t>(
-      extent - 1, static_cast<int64_t>(sigma * std::sqrt(-2 * std::log(epsilon))));
+  const int64_t radius = spatial_radius(sigma, extent);
   std::vector<float> taps;
-  for (int64_t t = -radius; t <= radius; ++t) {
-    taps.push_back(static_cast<float>(std::exp(-0.5 * (t / sigma) * (t / sigma))));
-  }
+  for (int64_t t = -radius; t <= radius; ++t) taps.push_back(spatial_weight(sigma, t));
   return taps;
 }
 
@@ -32,10 +27,7 @@ std::vector<float> gaussian_taps(double sigma, int64_t extent) {
 SpatialAxis::SpatialAxis(double sigma, int64_t extent)
     : taps(gaussian_taps(sigma, extent)), radius(static_cast<int64_t>(taps.size() / 2)) {
   for (int64_t i = 0; i < extent; ++i) {
-    const int64_t last = std::min(radius, extent - 1 - i);
-    double sum = 1e-20;
-    for (int64_t t = std::max(-radius, -i); t <= last; ++t) sum += taps[t + radius];
-    norm.push_back(static_cast<float>(1 / std::sqrt(sum)));
+    norm.push_back(spatial_norm(taps.data() + radius, radius, extent, i));
   }
 }
 

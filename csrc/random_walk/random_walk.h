@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "paths.h"
@@ -59,11 +60,22 @@ void random_walk_batch_cpu(const std::vector<WalkImage>& images, const RandomWal
                            int threads);
 
 #ifdef C2AM_WITH_CUDA
-// Floats that `random_walk_cuda` needs in `scratch`.
-int64_t random_walk_cuda_scratch(int64_t maps, int64_t height, int64_t width, double radius);
-// As random_walk_cpu, on device memory; returns once the work is queued on `stream`.
-void random_walk_cuda(const float* cam, const float* edge, float* out, float* scratch, int64_t maps,
-                      int64_t height, int64_t width, const RandomWalk& walk, void* stream);
+// The same on a GPU, some images at a time: those of each part share every launch.
+class RandomWalkCuda {
+ public:
+  RandomWalkCuda(const std::vector<WalkImage>& batch, const RandomWalk& walk);
+  ~RandomWalkCuda();
+
+  // Bytes of the block of device memory that `run` gets.
+  int64_t bytes() const;
+  // Returns once the work is queued on `stream` of the device. Errors of CUDA are
+  // std::runtime_error.
+  void run(void* block, int device, void* stream) const;
+
+ private:
+  struct Parts;
+  std::unique_ptr<const Parts> parts_;
+};
 #endif
 
 }  // namespace c2am

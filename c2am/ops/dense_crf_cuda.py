@@ -1,0 +1,107 @@
+"""The compiled dense CRF on a GPU: several images of one size share one lattice."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from c2am.ops import dispatch
+from c2am.ops.dense_crf_reference import Kernels
+
+if TYPE_CHECKING:
+    from c2am._core import DenseCrfKernels
+
+_MOST_PIXELS = 2**22
+"""Of the images of one call: more fill a GPU no better, and take memory (about 1 kB a pixel)."""
+
+
+class CudaCrf:
+    """The CRF of `images (B, H, W, 3)` uint8 on their GPU.
+
+    All memory is torch's. Building waits for the GPU once, to learn the number of vertices. Threads
+    and streams may share a CRF: each inference has memory of its own, and waits for the building.
+
+    Raises:
+        ValueError: the keys of the lattice's vertices do not fit into 62 bits.
+        RuntimeError: an error of CUDA.
+    """
+
+    def __init__(self, images: Tensor, kernels: Kernels, method: str, precision: str) -> None:
+        from c2am import _core
+
+        assert method == "lattice"
+        pixels = images.contiguous()
+        self._device = pixels.device
+        self._half = precision == "half"
+        batch, height, width, _ = pixels.shape
+        index = self._device.index
+        self._crf = _core.DenseCrfCuda(batch, height, width, _compiled(kernels), device=index)
+        with torch.cuda.device(self._device):
+            stream = torch.cuda.current_stream()
+            queue = stream.cuda_stream
+            self._points = self._block(self._crf.points_bytes())
+            sorting = self._block(self._crf.sort_bytes())
+            count = torch.empty(1, dtype=torch.int32, device=self._device)
+            self._crf.sort(
+                pixels.data_ptr(),
+                points=self._points.data_ptr(),
+                scratch=sorting.data_ptr(),
+                vertices=count.data_ptr(),
+                stream=queue,
+            )
+            vertices = int(count)
+            self._vertices = self._block(self._crf.vertices_bytes(vertices))
+            scratch = self._block(self._crf.build_bytes(vertices))
+            self._crf.build(
+                vertices,
+                block=self._vertices.data_ptr(),
+                scratch=scratch.data_ptr(),
+                stream=queue,
+            )
+            self._built = stream.record_event()
+
+    @staticmethod
+    def at_once(images: Tensor, kernels: Kernels) -> int:
+        """How many of `images (B, H, W, 3)` one CRF takes."""
+        from c2am import _core
+
+        _, height, width, _ = images.shape
+        most = _core.DenseCrfCuda.most_images(height, width, _compiled(kernels))
+        return max(1, min(most, _MOST_PIXELS // (height * width)))
+
+    def __call__(self, unary: Tensor, iterations: int, result: Tensor) -> None:
+        """Write marginals or labels of `unary (B, C, H, W)` into `result`, as its dtype says."""
+        labels = result.dtype == torch.uint8
+        energy = unary.to(torch.float32).contiguous()
+        direct = labels or result.dtype == torch.float32
+        written = result if direct else torch.empty_like(energy)
+        classes = energy.shape[1]
+        with torch.cuda.device(self._device):
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self._built)
+            for kept in (self._points, self._vertices):
+                kept.record_stream(stream)
+            scratch = self._block(self._crf.infer_bytes(classes, self._half))
+            dispatch.launches["dense_crf", "native"] += 1
+            self._crf.infer(
+                energy.data_ptr(),
+                marginals=0 if labels else written.data_ptr(),
+                labels=written.data_ptr() if labels else 0,
+                classes=classes,
+                iterations=iterations,
+                half=self._half,
+                scratch=scratch.data_ptr(),
+                stream=stream.cuda_stream,
+            )
+        if not direct:
+            result.copy_(written)
+
+    def _block(self, size: int) -> Tensor:
+        # When it is freed, its memory goes to later work of the same stream only.
+        return torch.empty(size, dtype=torch.uint8, device=self._device)
+
+
+def _compiled(kernels: Kernels) -> "DenseCrfKernels":
+    from c2am import _core
+
+    return _core.DenseCrfKernels(**kernels._asdict())

@@ -1,0 +1,152 @@
+// The functions that a GPU's threads run, one after the other on the host, against the CPU's core.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <type_traits>
+
+#include "dense_crf/device/crf.h"
+#include "dense_crf/permutohedral.h"
+#include "host_queue.h"
+#include "native.h"
+
+namespace {
+
+using c2am::DenseCrfKernels;
+using c2am::device::kAxes;
+using c2am::device::Lattice;
+using c2am::device::Sorting;
+
+struct CrfQueue : native::HostQueue {
+  static constexpr int kTeam = 1;
+
+  void sort(Sorting& s, int64_t count, int bits, char*) {
+    std::vector<int32_t> order(count);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int32_t a, int32_t b) { return s.keys[a] < s.keys[b]; });
+    for (int64_t i = 0; i < count; ++i) {
+      s.other_keys[i] = s.keys[order[i]];
+      s.other_corners[i] = s.corners[order[i]];
+      native::check(s.keys[i] >> bits == 0, "keys have the bits that are sorted");
+    }
+    std::swap(s.keys, s.other_keys);
+    std::swap(s.corners, s.other_corners);
+  }
+  void sum(int32_t* values, int64_t count, char*) {
+    std::partial_sum(values, values + count, values);
+  }
+  int64_t scratch_bytes(const Sorting&, int64_t, int) const { return 0; }
+  template <int V, typename F>
+  static void with_team(int vectors, const F& f) {
+    constexpr int kMost = V == 4 ? 64 : 1;
+    native::check(vectors <= kMost, "a team takes all vectors");
+    f(std::integral_constant<int, kMost>(), std::integral_constant<int, 1>());
+  }
+};
+
+struct Built {
+  Built(const std::vector<uint8_t>& image, int64_t images, int64_t height, int64_t width,
+        const DenseCrfKernels& kernels)
+      : crf(images, height, width, kernels),
+        points(crf.points_bytes()),
+        sorting(crf.sort_bytes(queue)) {
+    int32_t count = -1;
+    crf.sort(queue, image.data(), points.data(), sorting.data(), &count);
+    vertices = std::make_unique<native::Block>(crf.vertices_bytes(count));
+    native::Block scratch(crf.build_bytes(count));
+    crf.build(queue, count, vertices->data(), scratch.data());
+  }
+
+  CrfQueue queue;
+  c2am::device::Crf crf;
+  native::Block points, sorting;
+  std::unique_ptr<native::Block> vertices;
+};
+
+void same_lattice(int64_t height, int64_t width, const DenseCrfKernels& kernels) {
+  const std::vector<uint8_t> image = native::bytes(height * width * 3);
+  Built built(image, 1, height, width, kernels);
+  const Lattice& ours = built.crf.lattice();
+  const c2am::PermutohedralLattice theirs(
+      c2am::image_features(image.data(), height, width, kernels.bilateral_sxy,
+                           kernels.bilateral_srgb),
+      1);
+  native::check(ours.vertices == theirs.vertices, "vertices");
+  const int64_t rows = ours.vertices + 1;
+  for (int k = 0; k < kAxes; ++k) {
+    for (int64_t n = 0; n < ours.points; ++n) {
+      const int64_t at = k * ours.points + n, other = n * kAxes + k;
+      native::check(ours.corner[at] == theirs.corner[other], "corners");
+      native::check(ours.weight[at] == theirs.weight[other], "weights");
+    }
+    for (int64_t v = 0; v < rows; ++v) {
+      const c2am::device::Neighbours pair = ours.neighbours[k * rows + v];
+      const int32_t* other = theirs.neighbours.data() + 2 * (k * rows + v);
+      native::check(pair.after == other[0] && pair.before == other[1], "neighbours");
+    }
+  }
+  int64_t i = 0;
+  for (int64_t v = 1; v <= ours.vertices; ++v) {
+    native::check(ours.start[v] == i, "start");
+    for (int64_t e = theirs.start[v] * 4; e < theirs.start[v + 1] * 4; ++e) {
+      if (theirs.entries[e].weight == 0) continue;  // padding, or a corner without weight
+      while (ours.entries[i].weight == 0) ++i;
+      native::check(ours.entries[i].point() == theirs.entries[e].point, "entries");
+      ++i;
+    }
+    while (i < ours.start[v + 1]) native::check(ours.entries[i++].weight == 0, "entries left");
+  }
+}
+
+void infer(int64_t images, int64_t height, int64_t width, int64_t classes,
+           const DenseCrfKernels& kernels, int seed, bool constant = false) {
+  const int64_t pixels = height * width, values = classes * pixels;
+  std::vector<uint8_t> image = native::bytes(images * pixels * 3);
+  if (constant) std::fill(image.begin(), image.end(), uint8_t{77});
+  const std::vector<float> unary = native::uniform(images * values, 0, 3, seed);
+  Built built(image, images, height, width, kernels);
+  for (const int64_t iterations : {0, 1, 4}) {
+    std::vector<float> ours(images * values, NAN), theirs(values, NAN);
+    std::vector<uint8_t> labels(images * pixels, 255), their_labels(pixels, 255);
+    native::Block scratch(built.crf.infer_bytes<float>(classes));
+    built.crf.infer<float>(built.queue, {unary.data(), ours.data(), nullptr, classes, iterations},
+                           scratch.data());
+    built.crf.infer<float>(built.queue, {unary.data(), nullptr, labels.data(), classes, iterations},
+                           scratch.data());
+    for (int64_t b = 0; b < images; ++b) {
+      const c2am::DenseCrf crf(image.data() + b * pixels * 3, height, width, kernels, false, 1);
+      crf.run(unary.data() + b * values, theirs.data(), nullptr, classes, iterations, false, 1);
+      for (int64_t i = 0; i < values; ++i) {
+        native::check(std::abs(ours[b * values + i] - theirs[i]) < 1e-4f, "marginals");
+      }
+      for (int64_t n = 0; n < pixels; ++n) {
+        const float* q = ours.data() + b * values + n;
+        const float chosen = q[labels[b * pixels + n] * pixels];
+        for (int64_t c = 0; c < classes; ++c) {
+          native::check(chosen >= q[c * pixels] - 1e-6f, "labels");
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+NATIVE_TEST(dense_crf_device) {
+  constexpr DenseCrfKernels kLabels{3, 3, 50, 5, 10}, kSegmenter{1, 3, 67, 3, 4};
+  constexpr DenseCrfKernels kFine{0.05, 1, 0.7, 0.9, 2}, kWide{40, 1, 500, 200, 1};
+  for (const auto& [height, width] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 3}, {1, 30}, {30, 1}, {37, 41}}) {
+    for (const DenseCrfKernels& kernels : {kLabels, kSegmenter, kFine, kWide}) {
+      same_lattice(height, width, kernels);
+      infer(1, height, width, 3, kernels, 1);
+    }
+  }
+  for (const int64_t classes : {1, 2, 3, 4, 5, 6, 9, 21, 128, 255}) {
+    infer(2, 9, 11, classes, kLabels, static_cast<int>(classes));
+  }
+  infer(3, 23, 31, 21, kSegmenter, 5);
+  infer(2, 23, 31, 3, kLabels, 5, true);  // sums over many tiles
+}
