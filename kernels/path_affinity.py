@@ -14,9 +14,8 @@ from torch import Tensor
 from c2am.kernels.pairs import SOURCE, extend_maximum, offset, sources
 
 BLOCK = 256
-FRACTION_BITS = 50
-"""Gradients are summed as integers of this many bits, which leaves 2^12 of them without overflow:
-more than there are paths through a pixel up to radius 12."""
+SUM_BITS = 62
+"""Gradients are summed as integers whose sum has at most this many bits."""
 
 
 @triton.jit
@@ -112,19 +111,20 @@ def path_affinity(
 
 
 def path_affinity_backward(
-    grad: Tensor, edge: Tensor, visits: Tensor, pixels: Tensor, margin: int
+    grad: Tensor, edge: Tensor, visits: Tensor, pixels: Tensor, margin: int, terms: int
 ) -> Tensor:
     """`grad (B,P,N)`, `edge (B,H,W)`, contiguous, not empty -> (B,H,W) of the dtype of `edge`.
 
-    The same to the last bit in every run. Values are rounded to 2^-50 of the largest; a `grad`
-    that is not finite makes all of the result NaN.
+    At most `terms` paths go through a pixel. The same to the last bit in every run: values are
+    rounded to an integer of 62 bits less those of `terms` (50 at radius 10); a `grad` that is not
+    finite makes all of the result NaN.
     """
     rows, columns = edge.shape[1] - margin, edge.shape[2] - 2 * margin
     low, high = grad.aminmax()  # the absolute values would be as large as `grad`
     largest = torch.maximum(-low, high).double()
     # A power of 2, so that scaling rounds nothing; clamped where it would not be a float64.
     exponent = torch.frexp(largest).exponent.clamp(min=-900).double()
-    scale = torch.exp2(FRACTION_BITS - exponent)
+    scale = torch.exp2(SUM_BITS - terms.bit_length() - exponent)
     sums = torch.zeros(edge.shape, dtype=torch.int64, device=edge.device)
     grid = (triton.cdiv(rows * columns, BLOCK), len(edge))
     _route_gradients[grid](

@@ -109,6 +109,7 @@ def _triton_backward(grad: Tensor, edge: Tensor, radius: float) -> Tensor:
         wide,
         *paths.path_chains(radius, edge.device),
         paths.interior_margin(radius),
+        terms=sum(len(path.pixels) for path in paths.path_offsets(radius)),
     )
     return result.view(edge.shape).to(edge.dtype)
 

@@ -100,12 +100,28 @@ def test_triton_shows_bad_numbers(triton_device: torch.device) -> None:
     chains = paths.path_chains(3, triton_device)
     grad = torch.rand(1, 12, 25, device=triton_device)
     grad[0, 3, 7] = float("inf")
-    assert kernels.path_affinity_backward(grad, edge, *chains, 2).isnan().all()
+    assert kernels.path_affinity_backward(grad, edge, *chains, 2, terms=60).isnan().all()
     edge[0, 3, 4] = float("nan")
     affinity = torch.zeros_like(grad)
     kernels.path_affinity(edge, affinity, *chains, 2)
     expected = ops.path_affinity(edge[:, None].nan_to_num(2) / 2, radius=3) == 0
     assert affinity.isnan().equal(expected)
+
+
+def test_the_sum_of_all_paths_through_a_pixel_fits(triton_device: torch.device) -> None:
+    edge = torch.zeros(1, 1, 9, 17, device=triton_device)
+    edge[..., 4, 8] = 1  # the maximum of all paths through it
+    edge.requires_grad_()
+    affinity = ops.path_affinity(edge, radius=5, backend="triton")
+    (gradient,) = torch.autograd.grad(affinity, edge, torch.full_like(affinity, 1.9))
+    paths_through = (affinity == 0).sum().double()
+    assert_close(gradient[0, 0, 4, 8].double(), -1.9 * paths_through)
+
+    chains = paths.path_chains(5, triton_device)
+    few = kernels.path_affinity_backward(
+        torch.full_like(affinity.detach(), 1.9), edge.detach()[:, 0], *chains, 4, terms=1
+    )
+    assert few[0, 4, 8] != gradient[0, 0, 4, 8]  # with fewer `terms` the integers overflow
 
 
 @settings(max_examples=30, deadline=None)
