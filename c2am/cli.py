@@ -77,17 +77,19 @@ def _add_word(
     words: argparse._SubParsersAction,
     name: str,
     text: str,
-    handler: Handler,
+    handler: Handler | None = None,
     description: str | None = None,
     add_help: bool = True,
 ) -> argparse.ArgumentParser:
+    """A word, or with no `handler` one that needs a second word."""
     parser = words.add_parser(
         name, help=text, description=description or text, add_help=add_help, allow_abbrev=False
     )
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
-    parser.set_defaults(handler=handler)
+    if handler is not None:
+        parser.set_defaults(handler=handler)
     return parser
 
 
@@ -189,7 +191,7 @@ def _crf(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _add_data(words: argparse._SubParsersAction) -> None:
-    parser = _add_word(words, "data", "check a dataset, or draw the synthetic one", _data_draw)
+    parser = _add_word(words, "data", "check a dataset, or draw the synthetic one")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     check = _add_word(
         actions,

@@ -12,7 +12,7 @@ from c2am import ops
 from c2am.config import CrfConfig
 from c2am.data.dataset import DataError
 from c2am.data.images import EXTENSIONS, read_image, read_mask
-from c2am.ops.paths import VOID
+from c2am.palette import VOID
 from c2am.stages.crf import crf_plan, infer
 from c2am.stages.parallel import map_images
 from c2am.workspace import write_mask

@@ -12,9 +12,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from c2am import distributed
-
-VOID = 255
-"""Truth of pixels that are not scored."""
+from c2am.palette import VOID
 
 
 @dataclass(frozen=True)

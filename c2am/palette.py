@@ -2,12 +2,15 @@
 
 import numpy as np
 
+VOID = 255
+"""Mask value of pixels without a class: the borders and the unsure."""
+
 
 def voc_palette() -> np.ndarray:
     """The 256 colours of PASCAL VOC masks, `(256, 3)` uint8.
 
     The bits of the index are dealt in turn to red, green and blue, highest first: 0 is black
-    (background), 255 is (224, 224, 192) (void).
+    (background), `VOID` is (224, 224, 192).
     """
     index = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)

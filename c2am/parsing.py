@@ -32,6 +32,8 @@ class Command:
     """Whether the stages are run again though they are done."""
     debug: bool
     """Whether errors show where they were raised."""
+    print_config: bool
+    """Whether the configuration is printed instead of run."""
 
 
 def recipe_names() -> list[str]:
@@ -60,6 +62,7 @@ def build_parser(prog: str = "python -m c2am.train") -> ArgumentParser:
         usage="%(prog)s [--recipe NAME|FILE] [--stages A,B] [--from STAGE] [--FIELD VALUE ...]",
         description="Run the pipeline, or some of its stages. What is done already is skipped.",
         exit_on_error=False,
+        print_config=None,  # that of the library prints what is not checked yet
     )
     parser.add_argument(
         "--recipe",
@@ -72,12 +75,15 @@ def build_parser(prog: str = "python -m c2am.train") -> ArgumentParser:
         "--force", action="store_true", help="run the chosen stages again though they are done"
     )
     parser.add_argument("--debug", action="store_true", help="show where an error was raised")
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the resulting recipe and stop"
+    )
     parser.add_class_arguments(PipelineConfig, nested_key=None)
     return parser
 
 
 def parse(argv: Sequence[str], prog: str = "python -m c2am.train") -> Command:
-    """Parse a command line; `--help` and `--print_config` print and exit.
+    """Parse a command line; `--help` prints and exits.
 
     Raises:
         ConfigError: an option or a field of the recipe is unknown, or a value is out of range.
@@ -86,6 +92,7 @@ def parse(argv: Sequence[str], prog: str = "python -m c2am.train") -> Command:
     recipes, options = _arrange(argv)
     for recipe in recipes:
         try:
+            _check_fields(recipe)
             _build(parser, [f"--recipe={recipe}"])
         except ConfigError as error:
             raise ConfigError(f"{recipe}: {error}") from error
@@ -133,11 +140,24 @@ def _build(parser: ArgumentParser, argv: Sequence[str]) -> Command:
         built = parser.instantiate(values)
         built.pop("recipe", None)
         stages, start = built.pop("stages"), built.pop("start")
-        force, debug = built.pop("force"), built.pop("debug")
+        flags = {name: built.pop(name) for name in ("force", "debug", "print_config")}
         config = PipelineConfig(**vars(built))
     except (ArgumentError, ValueError, TypeError) as error:
         raise ConfigError(_message(error)) from error
-    return Command(config, tuple(stages.split(",")) if stages else None, start, force, debug)
+    return Command(config, tuple(stages.split(",")) if stages else None, start, **flags)
+
+
+def _check_fields(recipe: Path) -> None:
+    try:
+        content = yaml.safe_load(recipe.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"not YAML: {_message(error)}") from error
+    if not isinstance(content, dict):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"expected fields and their values, found {found}")
+    empty = [name for name, value in content.items() if value is None]
+    if empty:
+        raise ConfigError(f"{empty[0]}: has no value")
 
 
 def _check_sections(values: Namespace) -> None:

@@ -7,7 +7,7 @@ Exit codes: 0 done; 1 the training failed; 2 bad input; 130 interrupted from the
 import sys
 from collections.abc import Sequence
 
-from c2am.parsing import parse
+from c2am.parsing import dump_config, parse
 from c2am.progress import console
 from c2am.trainer import TrainingError
 
@@ -20,11 +20,14 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m c2am.train") 
         prog: the program's name in messages.
 
     Raises:
-        SystemExit: after `--help` or `--print_config`, and after SIGTERM or SIGUSR1.
+        SystemExit: after `--help`, and after SIGTERM or SIGUSR1.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         command = parse(words, prog)
+        if command.print_config:
+            print(dump_config(command.config), end="")
+            return 0
         from c2am import pipeline  # after the options: it imports every library that there is
 
         pipeline.run(

@@ -100,6 +100,9 @@ def test_bad_options_are_named(argv, said):
         ("clasifier: {lr: 1}", "clasifier"),
         ("classifier: {lr: [1, 2]}", "classifier.lr"),
         ("classifier: [", "while parsing"),
+        ("", "expected fields and their values, found nothing"),
+        ("- demo", "found a list"),
+        ("classifier:", "classifier: has no value"),
         ("classifier: 3", "classifier: expected a section"),
         ("classifier: {lr: -1}", "classifier.lr = -1.0: expected a number above 0"),
     ],
@@ -130,12 +133,12 @@ def test_debug_shows_where_it_was_raised():
 
 
 def test_print_config_prints_a_recipe(capsys, tmp_path):
-    with pytest.raises(SystemExit) as exit_info:
-        train.main(["--recipe", "demo", "--seed", "7", "--print_config"])
-    assert exit_info.value.code == 0
+    assert train.main(["--recipe", "demo", "--seed", "7", "--print_config"]) == 0
     path = tmp_path / "printed.yaml"
     path.write_text(capsys.readouterr().out)
     assert load_config(path) == load_config("demo", ["--seed", "7"])
+    assert train.main(["--classifier.lr", "-1", "--print_config"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_help_explains_every_option(capsys):

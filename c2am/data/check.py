@@ -15,9 +15,9 @@ from c2am.data.dataset import DataError, Dataset
 from c2am.data.folder import FolderDataset
 from c2am.data.images import read_image, read_mask
 from c2am.data.voc import SBD_URL, TRAIN_AUG_SIZE, VOC_CLASSES, VOC_URL, VocDataset
+from c2am.palette import VOID
 from c2am.progress import progress_bar
 
-VOID = 255
 SOURCES = f"""\
 Where the parts of PASCAL VOC 2012 come from:
   JPEGImages, Annotations, SegmentationClass, ImageSets
@@ -127,6 +127,7 @@ def _check_lists(
     if size not in (0, TRAIN_AUG_SIZE) and dataset.classes == VOC_CLASSES:
         text = f"{size} images: VOC train + SBD train + SBD val - VOC val are {TRAIN_AUG_SIZE}"
         yield Problem("error", f"list 'train_aug': {text}")
+    unscored: dict[str, list[str]] = {}  # image without mask -> lists
     for name in dict.fromkeys((config.score_list, config.val_list)):
         ids = lists.get(name, [])
         missing = [image_id for image_id in ids if dataset.mask_path(image_id) is None]
@@ -135,7 +136,11 @@ def _check_lists(
             yield Problem("warning", f"list {name!r}: {text}")
             continue
         for image_id in missing:
-            yield Problem("warning", f"list {name!r}: no mask of the image {image_id!r}")
+            unscored.setdefault(image_id, []).append(repr(name))
+    for image_id, names in unscored.items():
+        where = "list " if len(names) == 1 else "lists "
+        text = f"no mask of the image {image_id!r}"
+        yield Problem("warning", f"{where}{' and '.join(names)}: {text}")
 
 
 def _check_image(dataset: Dataset, image_id: str, *, labelled: set[str]) -> list[Problem]:

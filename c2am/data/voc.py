@@ -58,7 +58,7 @@ class VocDataset:
         if not (self.root / "JPEGImages").is_dir():
             raise DataError(
                 f"{self.root / 'JPEGImages'}: no such folder. The root is the VOC2012 of a "
-                f"VOCdevkit: {VOC_URL}"
+                f"VOCdevkit: {VOC_URL}; a folder of other images is of the kind 'folder'"
             )
         names = self.root / "classes.txt"
         self.classes = tuple(read_list(names)) if names.is_file() else VOC_CLASSES

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from c2am.ops import checks, dispatch, paths
+from c2am.palette import VOID
 
 OP = "displacement_loss"
 EPS = 1e-5
@@ -134,7 +135,7 @@ def _kernel(
 ) -> tuple[Tensor, Tensor]:
     checks.finite(OP, displacement=displacement)
     field = displacement.to(checks.accumulation_dtype(displacement.dtype))
-    label = paths.void_to_minus_one(OP, label, paths.VOID - 1, field.dtype)
+    label = paths.void_to_minus_one(OP, label, VOID - 1, field.dtype)
     return dispatch.resolve(OP, backend, field.device)[1](field, label, radius, gradient)
 
 

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-VOID = 255
-"""Label of pixels that take part in no pair."""
+from c2am.palette import VOID
 
 
 class Path(NamedTuple):

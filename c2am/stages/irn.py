@@ -16,6 +16,7 @@ from c2am.data import Dataset
 from c2am.data.loader import TrainBatch
 from c2am.models import Irn, build_irn, load_weights
 from c2am.ops import paths
+from c2am.palette import VOID
 from c2am.stages.context import StageContext
 from c2am.stages.labels import resize_labels
 from c2am.stages.loaders import inference_batches, train_loader
@@ -65,7 +66,7 @@ def pair_counts(label: Tensor, radius: float) -> tuple[Tensor, Tensor, Tensor]:
     if distributed.world_size() == 1:
         one = torch.ones((), device=label.device)
         return one, one, one
-    label = torch.where(label == paths.VOID, -1, label)
+    label = torch.where(label == VOID, -1, label)
     totals = torch.zeros(3, device=label.device)
     for path in paths.path_offsets(radius):
         totals += torch.stack([kind.sum() for kind in paths.pair_kinds(label, path, radius)])

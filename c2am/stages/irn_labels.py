@@ -12,7 +12,7 @@ from torch import Tensor
 from c2am import distributed, ops
 from c2am.config import IrnLabelsConfig
 from c2am.data import read_image, read_mask
-from c2am.evaluation import VOID
+from c2am.palette import VOID
 from c2am.stages.class_maps import ClassMaps, read_class_maps
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device, crf_plan, infer

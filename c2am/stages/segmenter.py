@@ -14,9 +14,9 @@ from c2am import distributed
 from c2am.config import PipelineConfig, SegmenterConfig
 from c2am.data import Dataset
 from c2am.data.loader import TrainBatch
-from c2am.evaluation import VOID
 from c2am.models import DeepLab, build_segmenter, load_weights, read_state_dict
 from c2am.models.weights import load_state
+from c2am.palette import VOID
 from c2am.stages.context import StageContext
 from c2am.stages.labels import resize_labels
 from c2am.stages.loaders import train_loader

@@ -162,6 +162,17 @@ def test_a_folder_with_a_table(tmp_path):
     assert found[4].startswith(f"error: {tmp_path}: no image of id 'gone'")
 
 
+def test_an_image_without_mask_is_said_once_for_all_lists(tmp_path):
+    (tmp_path / "labels.csv").write_text("image_id,labels\na,dog\nb,cat\n")
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+    save_mask(tmp_path / "masks" / "a.png", np.zeros((9, 9), np.uint8))
+    assert check(tmp_path, kind="folder") == [
+        "warning: lists 'train' and 'val': no mask of the image 'b'"
+    ]
+
+
 def test_the_command_says_where_things_come_from(root, capsys):
     arguments = ["data", "check", str(root), "--train-list", "train"]
     assert cli.main(arguments) == 0
