@@ -1,6 +1,8 @@
-"""`python -m benchmarks`: times the ops, and keeps the scores of a run."""
+"""`python -m benchmarks`: times the ops and the stages, and keeps the scores of a run."""
 
 import argparse
+import os
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from benchmarks.memory import peak_of
 from benchmarks.ops import cases, op_names
 from benchmarks.results import Row
 from benchmarks.runner import best_device, entries, missing_peers, time_entries
+from benchmarks.stages import STAGES
 from benchmarks.triad import triad
 
 
@@ -34,6 +37,31 @@ def _bench_ops(options: argparse.Namespace) -> None:
         console.print(_summary(op, rows))
         if options.output:
             results.write_rows(options.output, rows)
+
+
+def _bench_stages(options: argparse.Namespace, recipe_options: list[str]) -> None:
+    # Late: they bring DALI, which the ops do not need.
+    from benchmarks.stages import measure
+    from benchmarks.stages import table as stages_table
+
+    console = Console(width=max(140, Console().width))
+    plan = measure.Plan(
+        recipe=options.recipe,
+        stages=tuple(options.stage or STAGES),
+        options=tuple(recipe_options),
+        marks=options.windows,
+        rounds=options.rounds,
+        images=options.images,
+        threads=options.threads or len(os.sched_getaffinity(0)),
+        ranks=options.ranks,
+    )
+    rows = measure.measure(plan, console.log)
+    lines = Table(*stages_table.COLUMNS, title="stages", title_justify="left")
+    for row in rows:
+        lines.add_row(*stages_table.cells({key: str(each) for key, each in asdict(row).items()}))
+    console.print(lines)
+    if options.output:
+        results.write_rows(options.output, rows)
 
 
 def _summary(op: str, rows: list[Row]) -> Table:
@@ -60,7 +88,24 @@ def _parser() -> argparse.ArgumentParser:
     ops.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     ops.add_argument("--output", type=Path, help="CSV to write the rows to")
     ops.add_argument("--compare", metavar="REF", help="print ratios to another git revision")
-    words.add_parser("table", help="write the table of docs/performance.md from results/ops.csv")
+    stages = words.add_parser(
+        "stages",
+        help="time the stages as the pipeline runs them, and their parts",
+        epilog="Further options are those of the recipe, as --classifier.batch_size 32.",
+    )
+    stages.add_argument("--recipe", default="voc12-fixed", help="(%(default)s)")
+    stages.add_argument("--stage", action="append", choices=STAGES, help="only this; repeatable")
+    stages.add_argument(
+        "--windows", type=int, default=8, help="steps, batches or images of a process (%(default)s)"
+    )
+    stages.add_argument("--rounds", type=int, default=3, help="processes of each (%(default)s)")
+    stages.add_argument("--images", type=int, default=96, help="JPEGs to draw (%(default)s)")
+    stages.add_argument("--threads", type=int, help="of a process; default: one for each core")
+    stages.add_argument(
+        "--ranks", type=int, default=1, help="time so many processes of one thread each, too"
+    )
+    stages.add_argument("--output", type=Path, help="CSV to write the rows to")
+    words.add_parser("table", help="write the tables of docs/performance.md from results/*.csv")
     run = words.add_parser("run", help="write the scores and costs of a finished run as a CSV")
     run.add_argument("folder", type=Path, help="folder of the run, as runs/demo")
     run.add_argument("--output", type=Path, help="default: benchmarks/results/<run>.csv")
@@ -69,8 +114,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> None:
     """Run one benchmark command."""
-    options = _parser().parse_args(argv)
-    if options.word == "ops" and options.compare:
+    options, rest = _parser().parse_known_args(argv)
+    if rest and options.word != "stages":
+        _parser().error(f"unknown arguments: {' '.join(rest)}")
+    if options.word == "stages":
+        _bench_stages(options, rest)
+    elif options.word == "ops" and options.compare:
         compare.compare(options.compare, options.op or op_names(), options.threads, options.image)
     elif options.word == "ops":
         _bench_ops(options)

@@ -6,7 +6,9 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -71,7 +73,6 @@ def make_rows(
         triads: Bytes per second of the triad, by number of threads.
         peaks: Bytes of memory; an entry that is not in it has none.
     """
-    machine = _machine()
     rows = []
     for entry, times in samples.items():
         base = baseline(case, list(samples), entry)
@@ -97,13 +98,14 @@ def make_rows(
             gbyte=round(work.bytes / 1e9, 5) if work else "",
             gflop=round(work.flops / 1e9, 5) if work else "",
             triad_gb_s=round(triads[entry.threads] / 1e9, 2),
-            **machine,
+            **machine(),
         )
         rows.append(row)
     return rows
 
 
-def _machine() -> dict[str, str]:
+def machine() -> dict[str, str]:
+    """Where and with what is measured: the last columns of a table."""
     return {
         "isa": _core.isa,
         "device": hardware_name(best_device()),
@@ -114,6 +116,7 @@ def _machine() -> dict[str, str]:
     }
 
 
+@cache
 def _revision() -> str:
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
@@ -128,13 +131,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows to the CSV, in the place of all its rows of the same ops on the same device."""
+def write_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Write rows to the CSV, in the place of all with their `benchmark` and `device`.
+
+    Args:
+        path: The CSV.
+        rows: At least one, of one dataclass; its fields are the columns.
+    """
     replaced = {(row.benchmark, row.device) for row in rows}
     kept = [row for row in read_rows(path) if (row["benchmark"], row["device"]) not in replaced]
     lines = kept + [{name: str(value) for name, value in asdict(row).items()} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(lines, key=lambda line: (line["device"], line["benchmark"])))

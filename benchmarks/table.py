@@ -1,4 +1,4 @@
-"""Writes the results table of the ops into docs/performance.md, between its two markers."""
+"""Writes the tables of docs/performance.md from the CSVs, each between its two markers."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -7,8 +7,8 @@ from pathlib import Path
 from benchmarks.results import FOLDER, read_rows
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "performance.md"
-BEGIN = "<!-- table: written by `python -m benchmarks table` -->"
-END = "<!-- end of table -->"
+BEGIN = "<!-- {}: written by `python -m benchmarks table` -->"
+END = "<!-- end of {} -->"
 COLUMNS = (
     "shape",
     "provider",
@@ -23,23 +23,28 @@ COLUMNS = (
 )
 
 
-def updated(document: str, rows: list[dict[str, str]]) -> str:
-    """The document with the table of these rows between the markers.
+def updated(document: str, name: str, table: str) -> str:
+    """The document with `table` between the markers of that name.
 
     Raises:
         ValueError: the document does not have both markers, once and in order.
     """
-    if not (document.count(BEGIN) == document.count(END) == 1) or document.index(
-        BEGIN
-    ) > document.index(END):
-        raise ValueError(f"{DOCUMENT}: expected the lines {BEGIN!r} and {END!r} once, in order")
-    before, rest = document.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{markdown(rows)}\n{END}{rest.split(END)[1]}"
+    begin, end = BEGIN.format(name), END.format(name)
+    if not (document.count(begin) == document.count(end) == 1) or document.index(
+        begin
+    ) > document.index(end):
+        raise ValueError(f"{DOCUMENT}: expected the lines {begin!r} and {end!r} once, in order")
+    before, rest = document.split(begin)
+    return f"{before}{begin}\n\n{table}\n{end}{rest.split(end)[1]}"
 
 
 def write() -> None:
-    """Bring docs/performance.md up to date with benchmarks/results/ops.csv."""
-    text = updated(DOCUMENT.read_text(encoding="utf-8"), read_rows(FOLDER / "ops.csv"))
+    """Bring docs/performance.md up to date with the CSVs of benchmarks/results."""
+    from benchmarks.stages import table as stages
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    text = updated(text, "ops", markdown(read_rows(FOLDER / "ops.csv")))
+    text = updated(text, "stages", stages.markdown(read_rows(FOLDER / "stages.csv")))
     DOCUMENT.write_text(text, encoding="utf-8")
 
 

@@ -108,12 +108,14 @@ def test_table_says_what_the_rows_say(tmp_path, rows):
 def test_docs_have_the_table_of_the_recorded_results():
     document = table.DOCUMENT.read_text(encoding="utf-8")
     rows = results.read_rows(results.FOLDER / "ops.csv")
-    assert table.updated(document, rows) == document, "run python -m benchmarks table"
+    assert table.updated(document, "ops", table.markdown(rows)) == document, (
+        "run python -m benchmarks table"
+    )
 
 
 def test_document_without_markers_is_refused():
     with pytest.raises(ValueError, match="expected the lines"):
-        table.updated("no table here", [])
+        table.updated("no table here", "ops", "")
 
 
 def test_peak_memory_is_that_of_the_call(monkeypatch):
