@@ -97,6 +97,7 @@ def train(
         lr=config.lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        fused=True,
     )
     checkpoints = Checkpoints(folder, task.net, optimizer)
     metrics = _Loop(task, loader, config, total, optimizer, checkpoints, events, device).run()

@@ -9,6 +9,7 @@ from c2am.models.classifier import (
 )
 from c2am.models.convert import convert_checkpoint
 from c2am.models.deeplab import DeepLab, build_segmenter
+from c2am.models.folding import fold_batch_norms
 from c2am.models.irn import Irn, boundaries, build_irn
 from c2am.models.weights import WeightsError, load_weights, read_state_dict
 
@@ -25,6 +26,7 @@ __all__ = [
     "build_irn",
     "build_segmenter",
     "convert_checkpoint",
+    "fold_batch_norms",
     "load_weights",
     "logit_statistics",
     "read_state_dict",

@@ -18,6 +18,7 @@ from c2am.stages.context import StageContext
 from c2am.stages.lists import pending_batches, union, with_mask
 from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import both_maps, trained_classifier
+from c2am.stages.parallel import Workers
 from c2am.stages.scoring import choose_threshold, sweep_list, thresholds
 from c2am.workspace import write_tensors
 
@@ -86,10 +87,12 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
         flip=config.cam.flip,
         batch_size=batch_size,
     )
-    with torch.inference_mode(not context.method.needs_gradients):
+    # Threads normalise, copy and write, so that the network does not wait for the disk.
+    with Workers() as workers, torch.inference_mode(not context.method.needs_gradients):
         for batch in batches:
-            strided, high_res = both_maps(context, context.method, net, batch)
-            save_batch(context, batch, strided, high_res)
+            workers.submit(
+                save_batch, context, batch, *both_maps(context, context.method, net, batch)
+            )
 
 
 def save_batch(

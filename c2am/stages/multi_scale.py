@@ -9,7 +9,7 @@ from torch import Tensor
 from c2am import precision
 from c2am.data.loader import InferenceBatch
 from c2am.methods import Method
-from c2am.models import Classifier, build_classifier, load_weights
+from c2am.models import Classifier, build_classifier, fold_batch_norms, load_weights
 from c2am.stages.class_maps import strided_size, sum_resized
 from c2am.stages.context import StageContext
 
@@ -19,12 +19,14 @@ _HIGH_RES_MULTIPLE = 16
 def trained_classifier(
     context: StageContext, weights: Path, method: Method | None = None
 ) -> Classifier:
-    """The classifier with the weights of a file, and what `method` attaches to it; frozen, eval."""
+    """The classifier with weights of a file and what `method` attaches to it, to infer with."""
     net = untrained_classifier(context)
     if method is not None and method.trains:
         method.attach(net)
     load_weights(net, weights)
-    return net.to(context.device).eval().requires_grad_(False)
+    net.eval().requires_grad_(False)
+    fold_batch_norms(net.backbone)
+    return net.to(context.device)
 
 
 def untrained_classifier(context: StageContext) -> Classifier:

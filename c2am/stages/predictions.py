@@ -16,7 +16,7 @@ from torch import Tensor
 from c2am import distributed, ops, precision
 from c2am.config import CrfConfig
 from c2am.data.loader import InferenceBatch
-from c2am.models import Classifier
+from c2am.models import Classifier, fold_batch_norms
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device, crf_plan, infer
 from c2am.stages.lists import pending_batches
@@ -80,6 +80,7 @@ class Predictor:
     def __init__(self, context: StageContext) -> None:
         self._context, self._config = context, context.config
         self._net = trained_segmenter(context)
+        fold_batch_norms(self._net.backbone)
         self._classifier = None
         if self._config.predictions.present_above is not None:
             weights = context.shared("classifier") / "weights.safetensors"

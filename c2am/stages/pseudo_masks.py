@@ -17,7 +17,7 @@ from c2am import distributed, ops, precision
 from c2am.config import PipelineConfig
 from c2am.data import Dataset
 from c2am.evaluation import mask_at_threshold, sweep_curve
-from c2am.models import boundaries
+from c2am.models import boundaries, fold_batch_norms
 from c2am.stages.class_maps import STRIDE, ClassMaps, read_class_maps, resize
 from c2am.stages.context import StageContext
 from c2am.stages.irn import trained_irn
@@ -70,6 +70,7 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     if not todo:
         return
     net = trained_irn(context)
+    fold_batch_norms(net.backbone)
     batches = inference_batches(
         context,
         todo,
