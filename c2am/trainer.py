@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -225,6 +226,9 @@ def _wrap(task: Task, config: TrainConfig, device: torch.device) -> nn.Module:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     if device.type == "cuda" if config.compile is None else config.compile:
+        # torch keeps what it compiles in /tmp, which is empty in a job's next container.
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "c2am" / "inductor"))
         # The network alone: the batch holds image ids, each of which would be compiled for.
         task.net.compile()
     step = _Step(task, config, device)

@@ -242,12 +242,19 @@ def test_bfloat16_stays_close_to_float32(tmp_path):
     assert rounded != exact
 
 
-def test_compiled_network_gives_the_same(tmp_path):
+def test_compiled_network_gives_the_same_and_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is unset again afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run(tmp_path / "plain", steps=3)
-    torch.compiler.reset()
-    config, task = tiny_config(steps=3, compile=True), TinyTask()
-    tiny_train(tmp_path / "compiled", config, TinyLoader(config), task)
-    assert counters["stats"]["unique_graphs"] > 0
+    for folder in ("compiled", "again"):
+        torch.compiler.reset()
+        counters.clear()
+        config, task = tiny_config(steps=3, compile=True), TinyTask()
+        tiny_train(tmp_path / folder, config, TinyLoader(config), task)
+        assert counters["stats"]["unique_graphs"] > 0
+    assert counters["inductor"]["fxgraph_cache_miss"] == 0
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(tmp_path / "cache" / "c2am" / "inductor")
     counters.clear()
     task.net(torch.zeros(1, 3, 9, 9))  # no longer compiled
     assert not counters["stats"]
