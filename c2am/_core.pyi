@@ -173,6 +173,22 @@ def resize_maps(
 ) -> None:
     """`maps` (K, h, w), `out` (K, H, W), both float32 or float64."""
 
+def multi_scale_cam(
+    scales: Sequence[tuple[int, int, int]],
+    out: int,
+    count: int,
+    height: int,
+    width: int,
+    kept_height: int,
+    kept_width: int,
+    *,
+    eps: float,
+    dtype: str,
+    threads: int,
+) -> None:
+    """`scales`: maps (K, h, w) with h and w, of values from 0 on; `out` (K, kept_height,
+    kept_width); all of `dtype`, float32 or float64."""
+
 def normalize_cam(
     cam: int, out: int, maps: int, pixels: int, *, eps: float, dtype: str, threads: int
 ) -> bool:

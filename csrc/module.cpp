@@ -125,6 +125,7 @@ PYBIND11_MODULE(_core, m) {
   c2am::bind_accumulate_global_cam(m);
   c2am::bind_extract_cam(m);
   c2am::bind_front_door_logits(m);
+  c2am::bind_multi_scale_cam(m);
   c2am::bind_normalize_cam(m);
   c2am::bind_pair_ops(m);
 }

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from c2am.kernels.bilinear import COLUMNS, ROWS, resized
+from c2am.kernels.tuning import tuned
 
 
 @triton.jit
@@ -38,6 +39,12 @@ def _tile_maxima(
     tl.store(maxima + k * tl.num_programs(1) * tl.num_programs(2) + tile, largest)
 
 
+@tuned(
+    triton.Config({}, num_warps=4),
+    triton.Config({}, num_warps=8),
+    key=["normalize"],
+    restore_value=["total", "count"],
+)
 @triton.jit
 def _accumulate(
     cam: tl.tensor,  # (K, height, width)

@@ -15,12 +15,21 @@ import triton.language as tl
 from torch import Tensor
 
 from c2am.kernels.pairs import SOURCE, extend_maximum, offset, sources
+from c2am.kernels.tuning import tuned
 
 BLOCK = 256
 EPS = tl.constexpr(1e-5)
 KINDS = tl.constexpr(3)  # fg_positive, bg_positive, negative
 
 
+@tuned(
+    triton.Config({"block_size": BLOCK}, num_warps=4),
+    triton.Config({"block_size": BLOCK}, num_warps=8),
+    triton.Config({"block_size": 128}, num_warps=4),
+    triton.Config({"block_size": 512}, num_warps=8),
+    key=["displacements"],
+    reset_to_zero=["counts"],
+)
 @triton.jit
 def _count_pairs(
     edge: tl.tensor,  # (B, height, width)
@@ -134,7 +143,11 @@ def affinity_loss(
     batch, height, width = edge.shape
     rows, columns = height - margin, width - 2 * margin
     counts = torch.zeros(batch, 3, height, width, dtype=torch.int32, device=edge.device)
-    _count_pairs[triton.cdiv(rows * columns, BLOCK), batch](
+
+    def grid(meta: dict[str, int]) -> tuple[int, int]:
+        return triton.cdiv(rows * columns, meta["block_size"]), batch
+
+    _count_pairs[grid](
         edge,
         label,
         counts,
@@ -146,7 +159,6 @@ def affinity_loss(
         columns,
         margin,
         displacements=len(visits) - 1,
-        block_size=BLOCK,
     )
     total, area = edge.numel(), height * width
     blocks = triton.cdiv(total, BLOCK)

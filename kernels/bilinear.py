@@ -4,6 +4,12 @@ import triton
 import triton.language as tl
 
 ROWS, COLUMNS = 8, 64
+TILES = (
+    triton.Config({"row_block": ROWS, "column_block": COLUMNS}, num_warps=4),
+    triton.Config({"row_block": 4, "column_block": 128}, num_warps=4),
+    triton.Config({"row_block": 16, "column_block": 64}, num_warps=8),
+)
+"""Of kernels that write a resized map."""
 
 
 @triton.jit

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from c2am.kernels.pairs import offset
+from c2am.kernels.tuning import tuned
 
 BLOCK = 256
 EPS = 1e-5
@@ -33,6 +34,12 @@ def _component(
     return tl.abs(error), slope
 
 
+@tuned(
+    triton.Config({}, num_warps=4),
+    triton.Config({}, num_warps=8),
+    triton.Config({}, num_warps=2),
+    key=["displacements", "gradient"],
+)
 @triton.jit
 def _visit_pairs(
     field: tl.tensor,  # (B, 2, height, width)

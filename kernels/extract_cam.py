@@ -16,13 +16,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from c2am.kernels.bilinear import COLUMNS, ROWS, resized
+from c2am.kernels.bilinear import TILES, resized
+from c2am.kernels.tuning import tuned
 
 SLOTS = 16  # classes of an image in one program: the least that a matrix instruction takes
-PIXELS = 32
-CHANNELS = 64
+CHANNELS = 64  # in one matrix product; the sum over them is in this order in all configurations
 
 
+@tuned(
+    triton.Config({"pixel_block": 32}, num_warps=4, num_stages=3),
+    triton.Config({"pixel_block": 32}, num_warps=4, num_stages=5),
+    triton.Config({"pixel_block": 32}, num_warps=2, num_stages=4),
+    triton.Config({"pixel_block": 64}, num_warps=4, num_stages=3),
+    key=["channels", "pixel_stride"],
+)
 @triton.jit
 def _class_maps(
     features: tl.tensor,  # (B, views, channels, height * width)
@@ -40,8 +47,8 @@ def _class_maps(
     flip: tl.constexpr,
     precision: tl.constexpr,
     slots: tl.constexpr,
-    pixel_block: tl.constexpr,
     channel_block: tl.constexpr,
+    pixel_block: tl.constexpr,
 ) -> None:
     """relu(w_z . f) + mirror(relu(w_z . f')) of some classes of an image, at a block of pixels."""
     image = tl.program_id(1)
@@ -79,6 +86,7 @@ def _class_maps(
         tl.store(out, cam, mask=exists[:, None] & inside[None, :])
 
 
+@tuned(*TILES, key=["add"], restore_value=["out"])
 @triton.jit
 def _resize(
     maps: tl.tensor,  # (K, height, width)
@@ -114,8 +122,12 @@ def class_maps(features: Tensor, weight: Tensor, present: Tensor, pairs: Tensor)
     batch, views, channels, height, width = features.shape
     wide = torch.float64 if features.dtype == torch.float64 else torch.float32
     maps = torch.empty(len(pairs), height, width, dtype=wide, device=features.device)
-    blocks = triton.cdiv(height * width, PIXELS)
-    _class_maps[blocks, batch, triton.cdiv(len(weight), SLOTS)](
+
+    def grid(meta: dict[str, int]) -> tuple[int, int, int]:
+        pixels = triton.cdiv(height * width, meta["pixel_block"])
+        return pixels, batch, triton.cdiv(len(weight), SLOTS)
+
+    _class_maps[grid](
         features,
         weight,
         pairs[:, 1].contiguous(),
@@ -130,7 +142,6 @@ def class_maps(features: Tensor, weight: Tensor, present: Tensor, pairs: Tensor)
         # Three products of TF32 parts keep the digits of float32.
         precision="ieee" if wide == torch.float64 else "tf32x3",
         slots=SLOTS,
-        pixel_block=PIXELS,
         channel_block=CHANNELS,
     )
     return maps
@@ -139,14 +150,9 @@ def class_maps(features: Tensor, weight: Tensor, present: Tensor, pairs: Tensor)
 def resize(maps: Tensor, out: Tensor, *, add: bool) -> None:
     """Write `maps (K,h,w)`, resized, to `out (K,H,W)`, or add them; contiguous, not empty."""
     count, height, width = out.shape
-    grid = (count, triton.cdiv(height, ROWS), triton.cdiv(width, COLUMNS))
-    _resize[grid](
-        maps,
-        out,
-        *maps.shape[1:],
-        height,
-        width,
-        add=add,
-        row_block=ROWS,
-        column_block=COLUMNS,
-    )
+
+    def grid(meta: dict[str, int]) -> tuple[int, int, int]:
+        rows, columns = meta["row_block"], meta["column_block"]
+        return count, triton.cdiv(height, rows), triton.cdiv(width, columns)
+
+    _resize[grid](maps, out, *maps.shape[1:], height, width, add=add)

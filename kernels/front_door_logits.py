@@ -5,7 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from c2am.kernels.tuning import tuned
+
 BLOCK = 1024
+WARPS = tuple(triton.Config({}, num_warps=number) for number in (4, 8, 16))
 
 
 @triton.jit
@@ -49,6 +52,7 @@ def pool(
     return pooled, slope
 
 
+@tuned(*WARPS, key=["pooling"])
 @triton.jit
 def _pool(
     p_values: tl.tensor,  # (B, classes)

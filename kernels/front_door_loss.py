@@ -13,9 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from c2am.kernels.front_door_logits import BLOCK, pool
+from c2am.kernels.front_door_logits import BLOCK, WARPS, pool
+from c2am.kernels.tuning import tuned
 
 
+@tuned(*WARPS, key=["pooling"])
 @triton.jit
 def _cross_entropy(
     logits: tl.tensor,  # (B, classes)

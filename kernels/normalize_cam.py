@@ -28,22 +28,22 @@ def _block_maximum(
 @triton.jit
 def _divide(
     cam: tl.tensor,  # (K, pixels)
-    maxima: tl.tensor,  # (K, blocks)
-    out: tl.tensor,  # (K, pixels)
+    maxima: tl.tensor,  # (K, parts)
+    out: tl.tensor,  # (K, pixels); may be `cam`
     pixels: tl.tensor,
-    blocks: tl.tensor,
+    parts: tl.tensor,
     eps: tl.constexpr,
     block_size: tl.constexpr,
-    padded_blocks: tl.constexpr,  # blocks, rounded up to a power of 2
+    padded_parts: tl.constexpr,  # parts, rounded up to a power of 2
 ) -> None:
     """cam / (max(cam) + eps), paper Eq. 1."""
     k = tl.program_id(0).to(tl.int64)
-    index = tl.arange(0, padded_blocks)
-    parts = tl.load(maxima + k * blocks + index, mask=index < blocks, other=0.0)
+    part = tl.arange(0, padded_parts)
+    largest = tl.max(tl.load(maxima + k * parts + part, mask=part < parts, other=0.0), 0)
     offsets = tl.program_id(1) * block_size + tl.arange(0, block_size)
     inside = offsets < pixels
-    values = tl.load(cam + k * pixels + offsets, mask=inside).to(parts.dtype)
-    normalized = values / (tl.max(parts, 0) + eps)
+    values = tl.load(cam + k * pixels + offsets, mask=inside).to(largest.dtype)
+    normalized = values / (largest + eps)
     tl.store(out + k * pixels + offsets, normalized.to(out.dtype.element_ty), mask=inside)
 
 
@@ -54,8 +54,22 @@ def normalize_cam(cam: Tensor, eps: float) -> Tensor:
     dtype = torch.float64 if cam.dtype == torch.float64 else torch.float32
     maxima = torch.empty(count, blocks, dtype=dtype, device=cam.device)
     out = torch.empty_like(cam)
-    grid = (count, blocks)
-    padded = triton.next_power_of_2(blocks)
-    _block_maximum[grid](cam, maxima, pixels, blocks, block_size=BLOCK)
-    _divide[grid](cam, maxima, out, pixels, blocks, eps=eps, block_size=BLOCK, padded_blocks=padded)
+    _block_maximum[count, blocks](cam, maxima, pixels, blocks, block_size=BLOCK)
+    divide(cam, maxima, out, eps)
     return out
+
+
+def divide(cam: Tensor, maxima: Tensor, out: Tensor, eps: float) -> None:
+    """`cam (K,H,W)` over the largest of its `maxima (K,...)` plus `eps`, to `out`; contiguous."""
+    count, pixels = cam.shape[0], cam.shape[1] * cam.shape[2]
+    parts = maxima.numel() // count
+    _divide[count, triton.cdiv(pixels, BLOCK)](
+        cam,
+        maxima,
+        out,
+        pixels,
+        parts,
+        eps=eps,
+        block_size=BLOCK,
+        padded_parts=triton.next_power_of_2(parts),
+    )

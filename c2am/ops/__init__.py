@@ -11,6 +11,7 @@ from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
 from c2am.ops.front_door_logits import front_door_logits
 from c2am.ops.front_door_loss import front_door_loss
+from c2am.ops.multi_scale_cam import MultiScaleCam, multi_scale_cam
 from c2am.ops.normalize_cam import normalize_cam
 from c2am.ops.path_affinity import path_affinity
 from c2am.ops.paths import path_offsets
@@ -22,6 +23,7 @@ __all__ = [
     "BackendError",
     "DenseCrfPlan",
     "DisplacementLosses",
+    "MultiScaleCam",
     "accumulate_global_cam",
     "affinity_loss",
     "available",
@@ -32,6 +34,7 @@ __all__ = [
     "front_door_logits",
     "front_door_loss",
     "launches",
+    "multi_scale_cam",
     "normalize_cam",
     "path_affinity",
     "path_offsets",

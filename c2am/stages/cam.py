@@ -1,7 +1,6 @@
 """Stage `cam`: a method's multi-scale class maps of every image, and the score of the seeds."""
 
 import torch
-from torch import Tensor
 
 from c2am import distributed, ops
 from c2am.config import PipelineConfig
@@ -90,26 +89,22 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
     # Threads normalise, copy and write, so that the network does not wait for the disk.
     with Workers() as workers, torch.inference_mode(not context.method.needs_gradients):
         for batch in batches:
-            workers.submit(
-                save_batch, context, batch, *both_maps(context, context.method, net, batch)
-            )
+            maps = both_maps(context, context.method, net, batch)
+            workers.submit(save_batch, context, batch, maps)
 
 
-def save_batch(
-    context: StageContext, batch: InferenceBatch, strided: Tensor, high_res: Tensor
-) -> None:
+def save_batch(context: StageContext, batch: InferenceBatch, maps: ops.MultiScaleCam) -> None:
     """One file per image: `classes (K,)` int64, `strided` and `high_res` float16 in 0..1.
 
     A file that is there from an earlier run is left as it is.
     """
-    maps = zip(
+    images = zip(
         batch.ids,
         batch.present,
-        split_by_image(ops.normalize_cam(strided).half().cpu(), batch.present),
-        split_by_image(ops.normalize_cam(high_res).half().cpu(), batch.present),
+        *(split_by_image(kind.half().cpu(), batch.present) for kind in maps),
         strict=True,
     )
-    for image_id, present, coarse, fine in maps:
+    for image_id, present, coarse, fine in images:
         tensors = {
             "classes": present.nonzero()[:, 0],
             "strided": coarse,

@@ -1,16 +1,15 @@
 """Multi-scale class maps of a trained classifier."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from c2am import precision
+from c2am import ops, precision
 from c2am.data.loader import InferenceBatch
 from c2am.methods import Method
 from c2am.models import Classifier, build_classifier, fold_batch_norms, load_weights
-from c2am.stages.class_maps import strided_size, sum_resized
+from c2am.stages.class_maps import STRIDE, strided_size, sum_resized
 from c2am.stages.context import StageContext
 
 _HIGH_RES_MULTIPLE = 16
@@ -48,16 +47,13 @@ def strided_maps(
 
 def both_maps(
     context: StageContext, method: Method, net: Classifier, batch: InferenceBatch
-) -> tuple[Tensor, Tensor]:
-    """`strided_maps`, and `(K, H, W)` float32 high resolution maps.
+) -> ops.MultiScaleCam:
+    """A batch's class maps over its scales, each over its maximum: strided, and of the image size.
 
-    For the latter each scale's maps are resized to the image size rounded up to a multiple of 16,
-    and their sum is cropped to the image.
+    Those of the image size are computed at it rounded up to a multiple of 16 and cropped.
     """
     maps = [_one_scale(context, method, net, batch, views) for views in batch.views]
-    height, width = (_HIGH_RES_MULTIPLE * math.ceil(s / _HIGH_RES_MULTIPLE) for s in batch.size)
-    high_res = sum_resized(maps, (height, width))[:, : batch.size[0], : batch.size[1]]
-    return sum_resized(maps, strided_size(batch.size)), high_res
+    return ops.multi_scale_cam(maps, batch.size, stride=STRIDE, multiple=_HIGH_RES_MULTIPLE)
 
 
 def _one_scale(

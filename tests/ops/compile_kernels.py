@@ -14,27 +14,46 @@ from c2am.kernels import (
     extract_cam,
     front_door_logits,
     front_door_loss,
+    multi_scale_cam,
     normalize_cam,
     path_affinity,
 )
+from c2am.kernels.tuning import Tuned
 
 CAPABILITY, NARROW = int(sys.argv[1]), sys.argv[2]
 WIDE = "fp64" if NARROW == "fp64" else "fp32"
 PIXELS = {"block_size": 1024}
 TILE = {"row_block": bilinear.ROWS, "column_block": bilinear.COLUMNS}
-PAIRS = {"displacements": 152, "block_size": 256}
+PAIRS = {"displacements": 152}
 TABLES = "visits: i32, pixels: i32"
 
 
-def compiles(kernel: triton.JITFunction, pointers: str, **constants: object) -> None:
-    """Compile for the `pointers`, "name: type, ..."; what is neither these nor constant is i32."""
+def compiles(kernel: triton.JITFunction | Tuned, pointers: str, **constants: object) -> None:
+    """Compile for the `pointers`, "name: type, ..."; what is neither these nor constant is i32.
+
+    A tuned kernel in its first configuration, in one run of this script in all of them.
+    """
+    if isinstance(kernel, Tuned):
+        configs = kernel.configs if (CAPABILITY, NARROW) == (90, "bf16") else kernel.configs[:1]
+        for config in configs:
+            compiles_with(kernel.kernel, pointers, config, {**constants, **config.kwargs})
+    else:
+        compiles_with(kernel, pointers, triton.Config({}), constants)
+
+
+def compiles_with(
+    kernel: triton.JITFunction, pointers: str, config: triton.Config, constants: dict[str, object]
+) -> None:
+    """`compiles` in one configuration."""
     types = {n: "*" + t for n, t in (pair.split(": ") for pair in pointers.split(", "))}
     names = [p.name for p in kernel.params]
     assert types.keys() | constants.keys() <= set(names), kernel
     signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
     values = {(names.index(n),): v for n, v in constants.items()}
     source = ASTSource(kernel, signature, values)
-    assert triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32)).asm["cubin"]
+    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+    target = GPUTarget("cuda", CAPABILITY, 32)
+    assert triton.compile(source, target=target, options=options).asm["cubin"]
 
 
 compiles(normalize_cam._block_maximum, f"cam: {NARROW}, maxima: {WIDE}", **PIXELS)
@@ -42,7 +61,7 @@ compiles(
     normalize_cam._divide,
     f"cam: {NARROW}, maxima: {WIDE}, out: {NARROW}",
     eps=1e-5,
-    padded_blocks=4,
+    padded_parts=4,
     **PIXELS,
 )
 compiles(
@@ -78,10 +97,16 @@ for pooling in ("mean", "max", "lse"):
         pooling=pooling,
         **PIXELS,
     )
-compiles(path_affinity._affinities, f"edge: {WIDE}, affinity: {NARROW}, {TABLES}", **PAIRS)
+compiles(
+    path_affinity._affinities,
+    f"edge: {WIDE}, affinity: {NARROW}, {TABLES}",
+    block_size=256,
+    **PAIRS,
+)
 compiles(
     path_affinity._route_gradients,
     f"grad: {NARROW}, edge: {WIDE}, sums: i64, scale: fp64, {TABLES}",
+    block_size=256,
     **PAIRS,
 )
 compiles(affinity_loss._count_pairs, f"edge: {WIDE}, label: {WIDE}, counts: i32, {TABLES}", **PAIRS)
@@ -96,6 +121,7 @@ for gradient in (False, True):
         displacement_loss._visit_pairs,
         f"field: {WIDE}, label: {WIDE}, parts: fp64, slopes: {WIDE}, visits: i32",
         gradient=gradient,
+        block_size=256,
         **PAIRS,
     )
 compiles(
@@ -112,7 +138,6 @@ for flip, contiguous in ((False, "pixel_stride"), (True, "pixel_stride"), (True,
         flip=flip,
         precision="ieee" if WIDE == "fp64" else "tf32x3",
         slots=extract_cam.SLOTS,
-        pixel_block=extract_cam.PIXELS,
         channel_block=extract_cam.CHANNELS,
         **{contiguous: 1},
     )
@@ -121,5 +146,8 @@ for add in (False, True):
         extract_cam._resize,
         f"maps: {WIDE}, out: {WIDE}",
         add=add,
-        **TILE,
     )
+compiles(
+    multi_scale_cam._sum_scales,
+    f"maps: {WIDE}, table: i32, strided: {WIDE}, high_res: {WIDE}, maxima: {WIDE}",
+)

@@ -16,6 +16,7 @@ TRITON_OPS = (
     "extract_cam",
     "front_door_logits",
     "front_door_loss",
+    "multi_scale_cam",
     "normalize_cam",
     "path_affinity",
 )

@@ -9,6 +9,7 @@ import pytest
 
 OPS = (
     "extract_cam",
+    "multi_scale_cam",
     "normalize_cam",
     "accumulate_global_cam",
     "front_door_logits",
