@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks import compare, results, table
 from benchmarks import run as recorded
 from benchmarks.memory import peak_of
-from benchmarks.ops import cases, op_names
+from benchmarks.ops import COMPILED, cases, op_names
 from benchmarks.results import Row
 from benchmarks.runner import best_device, entries, missing_peers, time_entries
 from benchmarks.stages import STAGES
@@ -28,6 +28,8 @@ def _bench_ops(options: argparse.Namespace) -> None:
             if options.peer and missing_peers(case):
                 console.print(f"{op}: not installed: {', '.join(missing_peers(case))}")
             timed = entries(case, options.threads, peers=options.peer)
+            if not options.compiled:
+                timed = [entry for entry in timed if entry.provider != COMPILED]
             samples = time_entries(timed, budget_s=options.budget, clock=options.clock)
             measured = [] if options.no_memory else [e for e in timed if e.threads == 1]
             peaks = {entry: peak_of(op, index, entry, options.image) for entry in measured}
@@ -81,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     ops = words.add_parser("ops", help="time every backend of the ops at the pipeline's shapes")
     ops.add_argument("--op", action="append", choices=op_names(), help="only this one; repeatable")
     ops.add_argument("--peer", action="store_true", help="time other packages that are installed")
+    ops.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=best_device().type == "cuda",
+        help="time torch.compile of the plain versions (default: on a GPU)",
+    )
     ops.add_argument("--threads", type=int, nargs="+", default=[1], help="of ours (default: 1)")
     ops.add_argument("--image", type=Path, help="a photograph for dense_crf (default: drawn)")
     ops.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of all threads")

@@ -1,6 +1,7 @@
 """Peak memory of one call, in a process of its own: `python -m benchmarks.memory OP CASE PROVIDER`.
 
-Measured in the benchmark's own process, the peak would be that of the greediest provider.
+Measured in the benchmark's own process, the peak would be that of the greediest provider; but for
+CUDA, where torch's allocator counts what each call takes.
 """
 
 import argparse
@@ -12,12 +13,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.ops import cases
-from benchmarks.runner import Entry, best_device
+from benchmarks.runner import Call, Entry, best_device
 from c2am.provenance import peak_memory, reset_peak_memory
 
 
 def peak_of(op: str, index: int, entry: Entry, image: Path | None) -> int:
-    """Bytes that the first call of a provider takes at its peak, beside its inputs.
+    """Bytes that a call of a provider takes at its peak, beside its inputs: its first on the CPU.
 
     Args:
         op: Name of the op.
@@ -28,6 +29,8 @@ def peak_of(op: str, index: int, entry: Entry, image: Path | None) -> int:
     Raises:
         RuntimeError: the process failed; with what it printed.
     """
+    if best_device().type == "cuda":
+        return _peak(entry.call)
     command = [sys.executable, "-m", "benchmarks.memory", op, str(index), entry.provider]
     command += ["--threads", str(entry.threads), *(["--image", str(image)] if image else [])]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -38,7 +41,10 @@ def peak_of(op: str, index: int, entry: Entry, image: Path | None) -> int:
 
 def _measure(op: str, index: int, provider: str, image: Path | None) -> int:
     case = next(islice(cases(op, image), index, None))
-    call = (case.providers | case.peers)[provider]
+    return _peak((case.providers | case.peers)[provider])
+
+
+def _peak(call: Call) -> int:
     device = best_device()
     before = _used(device)
     files = _resident("RssFile")

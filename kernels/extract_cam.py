@@ -20,7 +20,9 @@ from c2am.kernels.bilinear import TILES, resized
 from c2am.kernels.tuning import tuned
 
 SLOTS = 16  # classes of an image in one program: the least that a matrix instruction takes
-CHANNELS = 64  # in one matrix product; the sum over them is in this order in all configurations
+# In one matrix product, in all configurations. Tensor cores round towards zero; sums of so many
+# channels each are then added with rounding to nearest.
+CHANNELS = 64
 
 
 @tuned(

@@ -8,11 +8,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from rich.table import Table
+from torch.testing import assert_close
 
-from benchmarks import compare, memory, results, runner, sample, table
+from benchmarks import compare, gather, memory, results, runner, sample, table
 from benchmarks.__main__ import main
+from benchmarks.ops import compiled
 from benchmarks.runner import Case, Entry, Work
+from c2am import ops
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,11 +141,13 @@ def test_peak_memory_is_measured_in_a_process_of_its_own():
 
 
 def test_ops_command_writes_rows(tmp_path, monkeypatch):
-    case = Case("7x3", {"reference": nothing, "native": nothing})
+    case = Case("7x3", {"reference": nothing, "native": nothing, "compiled reference": nothing})
     monkeypatch.setattr("benchmarks.__main__.cases", lambda op, image: iter([case]))
     output = tmp_path / "ops.csv"
     command = ["ops", "--op", "random_walk", "--threads", "1", "2", "--budget", "0", "--no-memory"]
-    main([*command, "--output", str(output)])
+    main([*command, "--compiled", "--output", str(output)])
+    assert len(results.read_rows(output)) == 6
+    main([*command, "--no-compiled", "--output", str(output)])
     rows = results.read_rows(output)
     timed = [(row["provider"], row["threads"], row["baseline"]) for row in rows]
     assert timed == [
@@ -211,3 +217,29 @@ def test_sample_times_all_but_the_reference(monkeypatch, capsys):
     answer = json.loads(capsys.readouterr().out)
     assert Path(answer["c2am"], "__init__.py").is_file()
     assert list(answer["ms"]) == ["7x3, native x1", "7x3, native x2"]
+
+
+def test_plain_versions_are_compiled_when_they_are_first_called(monkeypatch):
+    made: list[object] = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: None)
+    monkeypatch.setattr(torch, "compile", lambda plain, dynamic: made.append(plain) or plain)
+    ((name, call),) = compiled(divmod, 7, 3).items()
+    assert (name, made) == ("compiled reference", [])
+    assert [call(), call()] == [(2, 1)] * 2
+    assert made == [divmod]
+
+
+def test_gathered_pairs_are_those_of_the_ops():
+    edge, field = torch.rand(2, 1, 12, 14), torch.randn(2, 2, 12, 14)
+    label = torch.tensor([0, 1, 2, 255])[torch.randint(0, 4, (2, 12, 14))]
+    pairs = gather.Pairs((12, 14), 4, edge.device)
+    affinity = gather.path_affinity(edge, pairs.source, pairs.paths)
+    ours = ops.path_affinity(edge, radius=4)
+    assert_close(affinity.sort(1).values, ours.sort(1).values)
+    arguments = (label, pairs.source, pairs.paths, pairs.target)
+    total = ops.affinity_loss(edge, label, radius=4, num_classes=2).total
+    assert_close(gather.affinity_loss(edge, *arguments), total)
+    total = ops.displacement_loss(field, label, radius=4).total
+    assert_close(
+        gather.displacement_loss(field, label, pairs.source, pairs.target, pairs.steps), total
+    )

@@ -6,11 +6,15 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks.runner import Case
 from c2am.ops import available
+from c2am.ops.dispatch import resolve
+
+COMPILED = "compiled reference"
 
 
 def op_names() -> list[str]:
@@ -39,3 +43,30 @@ def providers(
     if device.type == "cpu":
         names = [name for name in names if name != "triton"]
     return {name: functools.partial(call, backend=name) for name in names}
+
+
+class _Compiled:
+    """`torch.compile` of a function, made when it is first called.
+
+    Anew for each case: of one function Dynamo compiles eight versions at most.
+    """
+
+    def __init__(self, plain: Callable[..., Any]) -> None:
+        self._plain = plain
+        self._function: Callable[..., Any] | None = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._function is None:
+            torch.compiler.reset()
+            self._function = torch.compile(self._plain, dynamic=False)
+        return self._function(*arguments)
+
+
+def compiled(plain: Callable[..., Any], *arguments: Any) -> dict[str, Callable[..., Any]]:
+    """The provider `torch.compile` of a plain version, called with `arguments`."""
+    return {COMPILED: functools.partial(_Compiled(plain), *arguments)}
+
+
+def reference(op: str, device: torch.device) -> Callable[..., Any]:
+    """The reference of an op itself, which `torch.compile` sees through, unlike the operator."""
+    return resolve(op, "reference", device)[1]

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.ops import providers
+from benchmarks.ops import compiled, providers, reference
 from benchmarks.runner import Case, best_device
 from c2am.ops import accumulate_global_cam
 
@@ -28,4 +28,5 @@ def cases() -> Iterator[Case]:
             arguments = (total, number, cam, class_index)
             call = partial(accumulate_global_cam, *arguments, normalize=normalize)
             shape = f"{count}x{size[0]}x{size[1]}{' normalize' if normalize else ''} into 20"
-            yield Case(shape, providers(OP, call, device))
+            plain = compiled(reference(OP, device), *arguments, normalize)
+            yield Case(shape, providers(OP, call, device) | plain)

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from benchmarks import gather
 from benchmarks.ops import providers
 from benchmarks.runner import Case, best_device
 from c2am.ops import affinity_loss
@@ -25,4 +26,9 @@ def cases() -> Iterator[Case]:
         edge = torch.rand(batch, 1, 128, 128, generator=generator).to(device).requires_grad_()
         label = torch.randint(0, 3, (batch, 128, 128), generator=generator).to(device)
         call = partial(_forward_backward, edge, label)
-        yield Case(f"{batch}x1x128x128 r10", providers("affinity_loss", call, device))
+        ours = providers("affinity_loss", call, device)
+        pairs = gather.Pairs((128, 128), 10, device)
+        arguments = (edge, label, pairs.source, pairs.paths, pairs.target)
+        yield Case(
+            f"{batch}x1x128x128 r10", ours | gather.providers(gather.affinity_loss, *arguments)
+        )

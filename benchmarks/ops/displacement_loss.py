@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from benchmarks import gather
 from benchmarks.ops import providers
 from benchmarks.runner import Case, best_device
 from c2am.ops import displacement_loss
@@ -25,4 +26,9 @@ def cases() -> Iterator[Case]:
         field = torch.randn(batch, 2, 128, 128, generator=generator).to(device).requires_grad_()
         label = torch.randint(0, 3, (batch, 128, 128), generator=generator).to(device)
         call = partial(_forward_backward, field, label)
-        yield Case(f"{batch}x2x128x128 r10", providers("displacement_loss", call, device))
+        ours = providers("displacement_loss", call, device)
+        pairs = gather.Pairs((128, 128), 10, device)
+        arguments = (field, label, pairs.source, pairs.target, pairs.steps)
+        yield Case(
+            f"{batch}x2x128x128 r10", ours | gather.providers(gather.displacement_loss, *arguments)
+        )

@@ -1,11 +1,14 @@
-"""Forward and backward of a training batch of 16 with a Global CAM of 20 classes, 128 x 128."""
+"""Forward and backward of a training batch of 16 with a Global CAM of 20 classes, 128 x 128.
+
+The reference gives the slopes with the scores; compiled, they are computed and not used.
+"""
 
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 
-from benchmarks.ops import providers
+from benchmarks.ops import compiled, providers, reference
 from benchmarks.runner import Case, best_device
 from c2am.ops import front_door_logits
 
@@ -26,4 +29,6 @@ def cases() -> Iterator[Case]:
     global_cam = torch.rand(20, 128, 128, generator=generator).to(device)
     for pooling in ("mean", "max", "lse"):
         call = partial(_forward_backward, logits, global_cam, pooling)
-        yield Case(f"16x20, 20x128x128 {pooling}", providers(OP, call, device))
+        arguments = (logits.detach(), global_cam, pooling, 1.0, "logit")
+        ours = providers(OP, call, device) | compiled(reference(OP, device), *arguments)
+        yield Case(f"16x20, 20x128x128 {pooling}", ours)

@@ -1,4 +1,4 @@
-"""The maps of two 375 x 500 images with three labels each at the scales of VOC; on a GPU also of 16.
+"""The maps of two 375 x 500 images, three labels each, at the scales of VOC; on a GPU also of 16.
 
 As stage `cam` merges them: strided by 4, and at full resolution.
 """
@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.ops import providers
+from benchmarks.ops import compiled, providers, reference
 from benchmarks.runner import Case, Work, best_device
 from c2am.ops import multi_scale_cam
 
@@ -26,7 +26,7 @@ def cases() -> Iterator[Case]:
         work = partial(_work, maps)
         yield Case(
             f"{3 * images} maps of 4 scales to 94x125 and {SIZE[0]}x{SIZE[1]}",
-            providers(OP, call, device),
+            providers(OP, call, device) | compiled(reference(OP, device), maps, SIZE, 4, 16, 1e-5),
             work={"native": work, "triton": work},
         )
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.ops import providers
+from benchmarks.ops import compiled, providers, reference
 from benchmarks.runner import Case, best_device
 from c2am.ops import normalize_cam
 
@@ -19,4 +19,5 @@ def cases() -> Iterator[Case]:
         for dtype in (torch.float32, torch.float16):
             cam = torch.rand(shape, generator=generator).to(device, dtype)
             name = f"{'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
-            yield Case(name, providers(OP, partial(normalize_cam, cam), device))
+            ours = providers(OP, partial(normalize_cam, cam), device)
+            yield Case(name, ours | compiled(reference(OP, device), cam, 1e-5))

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from benchmarks import gather
 from benchmarks.ops import providers
 from benchmarks.runner import Case, best_device
 from c2am.ops import path_affinity
@@ -25,4 +26,8 @@ def cases() -> Iterator[Case]:
         edge = torch.rand(batch, 1, 128, 128, generator=generator).to(device).requires_grad_()
         weight = torch.randn(batch, 152, 119 * 110, generator=generator).to(device)
         call = partial(_forward_backward, edge, weight)
-        yield Case(f"{batch}x1x128x128 r10", providers("path_affinity", call, device))
+        ours = providers("path_affinity", call, device)
+        pairs = gather.Pairs((128, 128), 10, device)
+        arguments = (edge, pairs.source, pairs.paths)
+        plain = gather.providers(gather.path_affinity, *arguments, grad=weight)
+        yield Case(f"{batch}x1x128x128 r10", ours | plain)
