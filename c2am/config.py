@@ -346,7 +346,8 @@ class PredictionsConfig:
     """Images of one size that go through the network together."""
     present_above: float | None = None
     """Leave out classes to which the baseline classifier gives no more than this probability (mean
-    over cam.scales and mirrors), but for the most probable one. Unset: none, as published."""
+    over cam.scales and mirrors), but for the most probable one; what the segmenter gives them goes
+    to the classes that are left. Unset: none, as published."""
     crf: CrfConfig | None = field(
         default_factory=lambda: CrfConfig(
             gaussian_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0

@@ -74,7 +74,7 @@ class Predictor:
     """A method's trained segmenter, with the baseline classifier where that has a say.
 
     With `predictions.present_above`, classes that the classifier does not see in an image are left
-    out before the softmax.
+    out, and their probability goes to the other classes of the image, not to the background.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -105,16 +105,18 @@ class Predictor:
             logits = self._net.fused(views.flatten(0, 1), self._config.segmenter.scales)
         logits = F.interpolate(logits.float(), batch.size, mode="bilinear", align_corners=False)
         logits = logits.unflatten(0, views.shape[:2])
-        if self._classifier is not None:
-            absent = self._absent(self._classifier, batch.views[1:])
-            logits = logits.masked_fill(absent[:, None, :, None, None], -torch.inf)
         result = logits.softmax(2)
+        if self._classifier is not None:
+            absent = self._absent(self._classifier, batch.views[1:])[:, None, :, None, None]
+            shares = logits[:, :, 1:].masked_fill(absent, -torch.inf).softmax(2)
+            background = result[:, :, :1]
+            result = torch.cat([background, (1 - background) * shares], 2)
         if views.shape[1] == 1:
             return result[:, 0]
         return (result[:, 0] + result[:, 1].flip(-1)) / 2
 
     def _absent(self, classifier: Classifier, views: list[Tensor]) -> Tensor:
-        """(B, Z + 1) bool: classes to leave out; never the background or the most probable one."""
+        """(B, Z) bool: classes to leave out; never the most probable one."""
         threshold = self._config.predictions.present_above
         assert threshold is not None
         own, its = self._net.backbone.normalization, classifier.backbone.normalization
@@ -122,8 +124,7 @@ class Predictor:
             logits = [classifier(own.convert(v, its).flatten(0, 1)).logits for v in views]
         each = [of_scale.float().unflatten(0, views[0].shape[:2]) for of_scale in logits]
         probability = torch.cat(each, 1).sigmoid().mean(1)
-        absent = (probability <= threshold) & (probability < probability.amax(1, keepdim=True))
-        return F.pad(absent, (1, 0), value=False)
+        return (probability <= threshold) & (probability < probability.amax(1, keepdim=True))
 
 
 def write_masks(
