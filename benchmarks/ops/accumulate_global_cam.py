@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from benchmarks.ops import compiled, providers, reference
-from benchmarks.runner import Case, best_device
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import accumulate_global_cam
 
 OP = "accumulate_global_cam"
@@ -29,4 +29,22 @@ def cases() -> Iterator[Case]:
             call = partial(accumulate_global_cam, *arguments, normalize=normalize)
             shape = f"{count}x{size[0]}x{size[1]}{' normalize' if normalize else ''} into 20"
             plain = compiled(reference(OP, device), *arguments, normalize)
-            yield Case(shape, providers(OP, call, device) | plain)
+            work = {"native": partial(_work, cam, normalize)}
+            yield Case(shape, providers(OP, call, device) | plain, work=work)
+
+
+def _work(cam: torch.Tensor, normalize: bool) -> Work:
+    """Float32 maps into float64 sums: the check reads the maps, the sum reads them, and reads and
+    writes the sums.
+
+    A value takes three comparisons, two sums to round it and one to add it. With `normalize`, maps
+    are read and checked, written at the size of the sums, read for their maxima, read and written.
+    """
+    values = len(cam) * 128 * 128
+    work = Work(bytes=(2 * 4 + 2 * 8.0) * values, flops=6.0 * values)
+    if not normalize:
+        return work
+    return Work(
+        bytes=work.bytes + 4.0 * (2 * cam.numel() + 4 * values),
+        flops=work.flops + 2.0 * cam.numel() + (8 + 2.0) * values,
+    )

@@ -10,7 +10,8 @@ import torch
 
 from benchmarks import gather
 from benchmarks.ops import providers
-from benchmarks.runner import Case, best_device
+from benchmarks.pairs import count_pairs
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import affinity_loss
 
 
@@ -29,6 +30,21 @@ def cases() -> Iterator[Case]:
         ours = providers("affinity_loss", call, device)
         pairs = gather.Pairs((128, 128), 10, device)
         arguments = (edge, label, pairs.source, pairs.paths, pairs.target)
-        yield Case(
-            f"{batch}x1x128x128 r10", ours | gather.providers(gather.affinity_loss, *arguments)
-        )
+        ours |= gather.providers(gather.affinity_loss, *arguments)
+        yield Case(f"{batch}x1x128x128 r10", ours, work={"native": partial(_work, edge)})
+
+
+def _work(edge: torch.Tensor) -> Work:
+    """Pairs are counted by their kind (three, and void) and the pixel of their maximum; the losses
+    and gradients of the three are sums over pixels.
+
+    Counting reads edge and label and writes the counts; losses and gradients read edge and three
+    counts each; three gradients are written, read and merged. A path is compared along, a pair
+    compared and counted; a pixel takes of each kind a logarithm (16), a quotient and four others.
+    """
+    batch, _, height, width = edge.shape
+    pairs = count_pairs(height, width, 10)
+    return Work(
+        bytes=4.0 * edge.numel() * (2 + 4 + 2 * (1 + 3) + 3 + 3 + 1),
+        flops=batch * (pairs.steps + 2.0 * pairs.total) + 3 * 21.0 * edge.numel(),
+    )

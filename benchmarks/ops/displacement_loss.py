@@ -10,7 +10,8 @@ import torch
 
 from benchmarks import gather
 from benchmarks.ops import providers
-from benchmarks.runner import Case, best_device
+from benchmarks.pairs import count_pairs
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import displacement_loss
 
 
@@ -29,6 +30,21 @@ def cases() -> Iterator[Case]:
         ours = providers("displacement_loss", call, device)
         pairs = gather.Pairs((128, 128), 10, device)
         arguments = (field, label, pairs.source, pairs.target, pairs.steps)
-        yield Case(
-            f"{batch}x2x128x128 r10", ours | gather.providers(gather.displacement_loss, *arguments)
-        )
+        ours |= gather.providers(gather.displacement_loss, *arguments)
+        yield Case(f"{batch}x2x128x128 r10", ours, work={"native": partial(_work, field)})
+
+
+def _work(field: torch.Tensor) -> Work:
+    """One step visits every pair from either end: it reads the two components and the labels and
+    writes both components of two gradients, which the next divides and backward merges.
+
+    An end takes two operations with the labels and of each component three for the error, two for
+    its magnitude and four for its sign.
+    """
+    batch, _, height, width = field.shape
+    pairs = count_pairs(height, width, 10)
+    pixels = batch * height * width
+    return Work(
+        bytes=4.0 * pixels * (3 + 4 + 2 * 4 + 4 + 2),
+        flops=2.0 * batch * pairs.total * (2 + 2 * 9) + 4.0 * pixels,
+    )

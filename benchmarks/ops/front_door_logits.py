@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 from benchmarks.ops import compiled, providers, reference
-from benchmarks.runner import Case, best_device
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import front_door_logits
 
 OP = "front_door_logits"
@@ -31,4 +31,18 @@ def cases() -> Iterator[Case]:
         call = partial(_forward_backward, logits, global_cam, pooling)
         arguments = (logits.detach(), global_cam, pooling, 1.0, "logit")
         ours = providers(OP, call, device) | compiled(reference(OP, device), *arguments)
-        yield Case(f"16x20, 20x128x128 {pooling}", ours)
+        work = {"native": partial(front_door_work, len(logits), global_cam, pooling)}
+        yield Case(f"16x20, 20x128x128 {pooling}", ours, work=work)
+
+
+def front_door_work(images: int, global_cam: torch.Tensor, pooling: str) -> Work:
+    """The Global CAM is read once for its sum, minimum and maximum; what is per image and class is
+    not counted.
+
+    lse reads it once more, and takes for every image and value a product, an exponential (16) and
+    four operations of its sums.
+    """
+    values = global_cam.numel()
+    if pooling != "lse":
+        return Work(bytes=4.0 * values, flops=3.0 * values)
+    return Work(bytes=2 * 4.0 * values, flops=values * (3.0 + 21 * images))

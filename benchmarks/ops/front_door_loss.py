@@ -9,6 +9,7 @@ from functools import partial
 import torch
 
 from benchmarks.ops import compiled, providers, reference
+from benchmarks.ops.front_door_logits import front_door_work
 from benchmarks.runner import Case, best_device
 from c2am.ops import front_door_loss
 
@@ -37,4 +38,5 @@ def cases() -> Iterator[Case]:
         call = partial(_forward_backward, logits, labels, global_cam, pooling)
         arguments = (logits.detach(), labels, global_cam, pooling, 1.0, "logit")
         ours = providers(OP, call, device) | compiled(reference(OP, device), *arguments)
-        yield Case(f"16x20, 20x128x128 {pooling}", ours)
+        work = {"native": partial(front_door_work, len(logits), global_cam, pooling)}
+        yield Case(f"16x20, 20x128x128 {pooling}", ours, work=work)

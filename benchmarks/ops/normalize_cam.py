@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from benchmarks.ops import compiled, providers, reference
-from benchmarks.runner import Case, best_device
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import normalize_cam
 
 OP = "normalize_cam"
@@ -20,4 +20,10 @@ def cases() -> Iterator[Case]:
             cam = torch.rand(shape, generator=generator).to(device, dtype)
             name = f"{'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
             ours = providers(OP, partial(normalize_cam, cam), device)
-            yield Case(name, ours | compiled(reference(OP, device), cam, 1e-5))
+            ours |= compiled(reference(OP, device), cam, 1e-5)
+            yield Case(name, ours, work={"native": partial(_work, cam)})
+
+
+def _work(cam: torch.Tensor) -> Work:
+    """The maximum reads the maps, the division reads and writes them."""
+    return Work(bytes=3.0 * cam.numel() * cam.element_size(), flops=2.0 * cam.numel())

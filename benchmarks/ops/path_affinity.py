@@ -10,7 +10,8 @@ import torch
 
 from benchmarks import gather
 from benchmarks.ops import providers
-from benchmarks.runner import Case, best_device
+from benchmarks.pairs import count_pairs
+from benchmarks.runner import Case, Work, best_device
 from c2am.ops import path_affinity
 
 
@@ -30,4 +31,19 @@ def cases() -> Iterator[Case]:
         pairs = gather.Pairs((128, 128), 10, device)
         arguments = (edge, pairs.source, pairs.paths)
         plain = gather.providers(gather.path_affinity, *arguments, grad=weight)
-        yield Case(f"{batch}x1x128x128 r10", ours | plain)
+        work = {"native": partial(_work, edge)}
+        yield Case(f"{batch}x1x128x128 r10", ours | plain, work=work)
+
+
+def _work(edge: torch.Tensor) -> Work:
+    """Forward reads the map and writes the affinities; backward reads the map and their gradients
+    and writes that of the map.
+
+    Either compares along every path; a pair takes a difference, and a sum backward.
+    """
+    batch, _, height, width = edge.shape
+    pairs = count_pairs(height, width, 10)
+    return Work(
+        bytes=4.0 * (3 * edge.numel() + 2 * batch * pairs.total),
+        flops=2.0 * batch * (pairs.steps + pairs.total),
+    )
