@@ -5,6 +5,8 @@
 # requirements of pyproject.toml and the extra `test`; nothing is downloaded.
 #   bash benchmarks/gpu.sh FOLDER sanitize
 # runs the tests of the compiled CUDA kernels under compute-sanitizer instead.
+#   bash benchmarks/gpu.sh FOLDER stages [OPTION...]
+# times the stages instead, which needs nvidia-dali too; options as of `python -m benchmarks stages`.
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: bash benchmarks/gpu.sh FOLDER}" && cd "$1" && pwd)
 cd "$(dirname "$0")/.."
@@ -18,6 +20,9 @@ if [[ ${2:-} == sanitize ]]; then
       $PYTHON -m pytest -q -m gpu tests/ops/test_dense_crf_gpu.py tests/ops/test_random_walk.py \
       >"$folder/$tool.log" 2>&1
   done
+  exit
+elif [[ ${2:-} == stages ]]; then
+  $PYTHON -m benchmarks stages --output "$folder/stages.csv" "${@:3}"
   exit
 fi
 # What fails is written down and does not keep the ops from being timed.
