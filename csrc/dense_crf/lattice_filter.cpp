@@ -20,16 +20,36 @@ void for_tiles(int64_t n, int threads, const Body& body) {
   for (int64_t first = 0; first < n; first += kTile) body(first, std::min(first + kTile, n));
 }
 
-// Blurs to.values.
+// Adds the points of every other slab, whose simplices have no vertex in common, then the others.
+void splat(const PermutohedralLattice& lattice, const float* from, int width, float* sums,
+           int threads) {
+  const auto slabs = static_cast<int64_t>(lattice.spans.size());
+  const auto begin = [&](int64_t slab) {
+    return sums + int64_t{lattice.slabs[std::min(slab, slabs)]} * width;
+  };
+  for (int64_t odd = 0; odd < 2; ++odd) {
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (int64_t slab = odd; slab < slabs; slab += 2) {
+      if (odd == 0) std::fill(begin(slab), begin(slab + 2), 0.0f);
+      const auto& spans = lattice.spans[slab];
+      loops::splat(width, lattice.axes, lattice.corner.data(), lattice.weight.data(), spans.data(),
+                   static_cast<int64_t>(spans.size()), from, sums);
+    }
+  }
+}
+
 template <typename T>
 void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads) {
   const int width = to.width;
   const int64_t rows = lattice.vertices + 1;  // with the missing vertex, whose values are 0
   const auto neighbours = [&](int axis) { return lattice.neighbours.data() + axis * rows * 2; };
-  T *now = to.values.data(), *next = to.scratch.data();
-  std::fill_n(now, width, T{0});
+  std::fill_n(to.sums.data(), width, 0.0f);
+  T *now = to.values.data(), *next = reinterpret_cast<T*>(to.sums.data());
+  for_tiles(rows, threads, [&](int64_t first, int64_t last) {
+    loops::blur(width, neighbours(0), to.sums.data(), now, first, last);
+  });
   const int leading = std::min(lattice.axes, 3);
-  for (int axis = 0; axis < leading; ++axis) {
+  for (int axis = 1; axis < leading; ++axis) {
     for_tiles(rows, threads, [&](int64_t first, int64_t last) {
       loops::blur(width, neighbours(axis), now, next, first, last);
     });
@@ -44,7 +64,7 @@ void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads
       std::swap(mine, other);
     }
   }
-  if (lattice.axes % 2 != 0) std::swap(to.values, to.scratch);
+  to.blurred = (lattice.axes - leading) % 2 == 0 ? now : next;
 }
 
 }  // namespace
@@ -52,10 +72,7 @@ void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads
 template <typename T>
 void splat_and_blur(const PermutohedralLattice& lattice, const float* from, LatticeValues<T>& to,
                     int threads) {
-  for_tiles(lattice.vertices, threads, [&](int64_t first, int64_t last) {
-    loops::splat(to.width, lattice.groups.data(), lattice.entries.data(), from, to.values.data(),
-                 lattice.start[first + 1], lattice.start[last + 1]);
-  });
+  splat(lattice, from, to.width, to.sums.data(), threads);
   blur(lattice, to, threads);
 }
 
@@ -63,7 +80,7 @@ template <typename T>
 void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, const float* scale,
            int64_t first, int64_t last, float* to) {
   loops::slice(from.width, lattice.axes, lattice.corner.data(), lattice.weight.data(), scale,
-               from.values.data(), to, first, last);
+               from.blurred, to, first, last);
 }
 
 template void splat_and_blur(const PermutohedralLattice&, const float*, LatticeValues<float>&, int);

@@ -14,11 +14,13 @@ template <typename T>
 struct LatticeValues {
   LatticeValues(const PermutohedralLattice& lattice, int width)
       : width(width),
-        values((lattice.vertices + 1) * width),
-        scratch((lattice.vertices + 1) * width) {}
+        sums((lattice.vertices + 1) * width),
+        values((lattice.vertices + 1) * width) {}
 
-  int width;                  // see row.h
-  Buffer<T> values, scratch;  // (M + 1, width)
+  int width;                   // see row.h
+  Buffer<float> sums;          // (M + 1, width) what is splatted; then scratch
+  Buffer<T> values;            // (M + 1, width)
+  const T* blurred = nullptr;  // in one of the two
 };
 
 // The filter up to its last step, without the gain. from: (N, width), or null for (N, 1) ones.

@@ -8,69 +8,48 @@
 namespace c2am::loops {
 namespace {
 
-using Entry = PermutohedralLattice::Entry;
-using Group = PermutohedralLattice::Group;
-constexpr int kGroup = PermutohedralLattice::kGroup;
+using Span = PermutohedralLattice::Span;
 constexpr int kBlurAhead = PermutohedralLattice::kPadding / 2;
-constexpr int kAhead = PermutohedralLattice::kPadding;  // entries, of the prefetching
+constexpr int kAhead = PermutohedralLattice::kPadding;  // corners, of the prefetching
 
-// The weights of kNarrow<W> entries or corners, each for all channels of its row.
-template <int W>
-C2AM_INLINE void weights_of(Vector<4>& weights, const Entry* entries) {
-  Vector<4> first;
-  std::memcpy(&first, entries, sizeof(first));  // point, weight, point, weight
-  if constexpr (W == 2) {
-    weights = __builtin_shufflevector(first, first, 1, 1, 3, 3);
-  } else {
-    Vector<4> second;
-    std::memcpy(&second, entries + 2, sizeof(second));
-    weights = __builtin_shufflevector(first, second, 1, 3, 5, 7);
-  }
-}
-
-// The sum over a group.
-template <int W>
-C2AM_INLINE void splat_group(Row<W>& sum, const Entry* entries, const float* from) {
-  if constexpr (W < 4) {  // which need no prefetching either
-    Vector<4> rows, weights, wide = {};
-    if (W == 1 && from == nullptr) {
-      weights_of<W>(wide, entries);
-      return fold_narrow(sum, wide);
-    }
-    for (int i = 0; i < kGroup; i += kNarrow<W>) {
-      load_narrow<W>(rows, from, [&](int k) { return entries[i + k].point; });
-      weights_of<W>(weights, entries + i);
-      wide += weights * rows;
-    }
-    fold_narrow(sum, wide);
-  } else {
-    Row<W> value;
-    sum.clear();
-    for (int i = 0; i < kGroup; ++i) {
-      Row<W>::prefetch(from + int64_t{entries[i + kAhead].point} * W);
-      value.load(from + int64_t{entries[i].point} * W);
-      sum.add(entries[i].weight, value);
-    }
-  }
-}
-
-// Without a branch at the end of a vertex, which could not be foreseen: every group stores the sum
-// so far.
-template <int W, typename T>
-C2AM_INLINE void splat_rows(const Group* groups, const Entry* entries, const float* from, T* values,
-                            int64_t first, int64_t last) {
-  Row<W> sum, so_far;
-  so_far.clear();
-  for (int64_t g = first; g < last; ++g) {
-    splat_group(sum, entries + g * kGroup, from);
-    sum.add(groups[g].carry, so_far);
-    sum.store(values + int64_t{groups[g].vertex} * W);
-    so_far = sum;
+// Brings what `splat` reads of the lattice for a span into the cache: it is too short a stretch of
+// memory for the processor to do so.
+C2AM_INLINE void prefetch(const Span& span, int corners, const int32_t* corner,
+                          const float* weight) {
+  constexpr int64_t kLine = 16;
+  for (int64_t k = int64_t{span.first} * corners; k < int64_t{span.last} * corners; k += kLine) {
+    __builtin_prefetch(corner + k);
+    __builtin_prefetch(weight + k);
   }
 }
 
 template <int W, typename T>
-C2AM_INLINE void blur_rows(const int32_t* neighbours, const T* from, T* to, int64_t first,
+C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* weight,
+                            const Span* spans, int64_t count, const T* from, T* values) {
+  for (const Span *span = spans, *end = spans + count; span < end; ++span) {
+    if (end - span > 2) prefetch(span[2], corners, corner, weight);
+    for (int64_t n = span->first; n < span->last; ++n) {
+      Row<W> value, sum;
+      if (W == 1 && from == nullptr) {
+        value.clear();
+        value.add(1);
+      } else {
+        value.load(from + n * W);
+      }
+      const int32_t* own_corner = corner + n * corners;
+      const float* own_weight = weight + n * corners;
+      for (int k = 0; k < corners; ++k) {
+        float* at = values + int64_t{own_corner[k]} * W;
+        sum.load(at);
+        sum.add(own_weight[k], value);
+        sum.store(at);
+      }
+    }
+  }
+}
+
+template <int W, typename From, typename To>
+C2AM_INLINE void blur_rows(const int32_t* neighbours, const From* from, To* to, int64_t first,
                            int64_t last) {
   for (int64_t v = first; v < last; ++v) {
     Row<W> self, one, other;
@@ -144,19 +123,22 @@ C2AM_INLINE auto* stored(const T* values) {
   return reinterpret_cast<const Stored<Bytes, T>*>(values);
 }
 
-template <int Bytes, typename T>
-C2AM_INLINE void splat_body(int width, const Group* groups, const Entry* entries, const float* from,
-                            T* values, int64_t first, int64_t last) {
-  using S = Stored<Bytes, T>;
-  C2AM_FOR_WIDTH(width, splat_rows, S, (groups, entries, from, stored<Bytes>(values), first, last))
+template <int Bytes>
+C2AM_INLINE void splat_body(int width, int corners, const int32_t* corner, const float* weight,
+                            const Span* spans, int64_t count, const float* from, float* values) {
+  if (corners == 6) {  // the bilateral kernel's, unrolled
+    C2AM_FOR_WIDTH(width, splat_rows, (6, corner, weight, spans, count, from, values), float)
+  } else {
+    C2AM_FOR_WIDTH(width, splat_rows, (corners, corner, weight, spans, count, from, values), float)
+  }
 }
 
-template <int Bytes, typename T>
-C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const T* from, T* to,
+template <int Bytes, typename From, typename To>
+C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const From* from, To* to,
                            int64_t first, int64_t last) {
-  using S = Stored<Bytes, T>;
-  C2AM_FOR_WIDTH(width, blur_rows, S,
-                 (neighbours, stored<Bytes>(from), stored<Bytes>(to), first, last))
+  C2AM_FOR_WIDTH(width, blur_rows,
+                 (neighbours, stored<Bytes>(from), stored<Bytes>(to), first, last),
+                 Stored<Bytes, From>, Stored<Bytes, To>)
 }
 
 template <int Bytes, typename T>
@@ -166,30 +148,34 @@ C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const
   using S = Stored<Bytes, T>;
   const S* from = stored<Bytes>(values);
   if (corners == 6) {  // the bilateral kernel's, unrolled
-    C2AM_FOR_WIDTH(width, slice_rows, S, (6, corner, weight, scale, from, to, first, last))
+    C2AM_FOR_WIDTH(width, slice_rows, (6, corner, weight, scale, from, to, first, last), S)
   } else {
-    C2AM_FOR_WIDTH(width, slice_rows, S, (corners, corner, weight, scale, from, to, first, last))
+    C2AM_FOR_WIDTH(width, slice_rows, (corners, corner, weight, scale, from, to, first, last), S)
   }
 }
 
 }  // namespace
 
-#define C2AM_LATTICE_LOOPS(T)                                                                    \
-  C2AM_DISPATCH_BYTES(splat,                                                                     \
-                      (int width, const Group* groups, const Entry* entries, const float* from,  \
-                       T* values, int64_t first, int64_t last),                                  \
-                      (width, groups, entries, from, values, first, last))                       \
-  C2AM_DISPATCH_BYTES(                                                                           \
-      blur,                                                                                      \
-      (int width, const int32_t* neighbours, const T* from, T* to, int64_t first, int64_t last), \
-      (width, neighbours, from, to, first, last))                                                \
-  C2AM_DISPATCH_BYTES(                                                                           \
-      slice,                                                                                     \
-      (int width, int corners, const int32_t* corner, const float* weight, const float* scale,   \
-       const T* values, float* to, int64_t first, int64_t last),                                 \
+#define C2AM_BLUR(From, To)                                                            \
+  C2AM_DISPATCH_BYTES(blur,                                                            \
+                      (int width, const int32_t* neighbours, const From* from, To* to, \
+                       int64_t first, int64_t last),                                   \
+                      (width, neighbours, from, to, first, last))
+#define C2AM_SLICE(T)                                                                          \
+  C2AM_DISPATCH_BYTES(                                                                         \
+      slice,                                                                                   \
+      (int width, int corners, const int32_t* corner, const float* weight, const float* scale, \
+       const T* values, float* to, int64_t first, int64_t last),                               \
       (width, corners, corner, weight, scale, values, to, first, last))
 
-C2AM_LATTICE_LOOPS(float)
-C2AM_LATTICE_LOOPS(Float16)
+C2AM_DISPATCH_BYTES(splat,
+                    (int width, int corners, const int32_t* corner, const float* weight,
+                     const Span* spans, int64_t count, const float* from, float* values),
+                    (width, corners, corner, weight, spans, count, from, values))
+C2AM_BLUR(float, float)
+C2AM_BLUR(float, Float16)
+C2AM_BLUR(Float16, Float16)
+C2AM_SLICE(float)
+C2AM_SLICE(Float16)
 
 }  // namespace c2am::loops

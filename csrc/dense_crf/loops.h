@@ -10,17 +10,16 @@
 
 namespace c2am::loops {
 
-// values[v] = sum of weight * from[point] over the entries of the vertices of some groups, from the
-// first group of a vertex to the last one of another. A width of 1 takes null for a `from` of ones.
-void splat(int width, const PermutohedralLattice::Group* groups,
-           const PermutohedralLattice::Entry* entries, const float* from, float* values,
-           int64_t first, int64_t last);
-void splat(int width, const PermutohedralLattice::Group* groups,
-           const PermutohedralLattice::Entry* entries, const float* from, Float16* values,
-           int64_t first, int64_t last);
+// values[corner] += weight * from[n] over the corners of the points n of `count` spans. A width of
+// 1 takes null for a `from` of ones.
+void splat(int width, int corners, const int32_t* corner, const float* weight,
+           const PermutohedralLattice::Span* spans, int64_t count, const float* from,
+           float* values);
 
 // to[v] = from[v] + (from[neighbour] + from[other neighbour]) / 2 along one axis.
 void blur(int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
+          int64_t last);
+void blur(int width, const int32_t* neighbours, const float* from, Float16* to, int64_t first,
           int64_t last);
 void blur(int width, const int32_t* neighbours, const Float16* from, Float16* to, int64_t first,
           int64_t last);

@@ -115,33 +115,32 @@ Buffer<Numbering> number_vertices(const std::vector<VertexTable<Key>>& tables, K
   return numbering;
 }
 
-// From what the table says of corners to vertices, of which `count` counts the corners.
-C2AM_INLINE void renumber_body(const Numbering* numbering, int32_t* corner, int64_t n,
-                               int32_t* count) {
+// From what the table says of corners to vertices.
+C2AM_INLINE void renumber_body(const Numbering* numbering, int32_t* corner, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const auto at = static_cast<uint32_t>(corner[i]);
     const auto [members, first] = numbering[at / kWord];
     const uint64_t before = members & ((uint64_t{1} << at % kWord) - 1);
-    const int32_t vertex = first + __builtin_popcountll(before);
-    corner[i] = vertex;
-    ++count[vertex];
+    corner[i] = first + __builtin_popcountll(before);
   }
 }
-C2AM_DISPATCH(renumber, (const Numbering* numbering, int32_t* corner, int64_t n, int32_t* count),
-              (numbering, corner, n, count))
+C2AM_DISPATCH(renumber, (const Numbering* numbering, int32_t* corner, int64_t n),
+              (numbering, corner, n))
 
-// Writes the corners of the points first .. last - 1 to where `next` says for each vertex.
-void scatter(const PermutohedralLattice& lattice, int64_t first, int64_t last, int32_t* next,
-             PermutohedralLattice::Entry* entries) {
-  const int axes = lattice.axes;
-  const int32_t* corner = lattice.corner.data() + first * axes;
-  const float* weight = lattice.weight.data() + first * axes;
-  for (int64_t n = first; n < last; ++n, corner += axes, weight += axes) {
-    for (int k = 0; k < axes; ++k) {
-      __builtin_prefetch(&entries[next[corner[k + PermutohedralLattice::kPadding]]], 1);
-      entries[next[corner[k]]++] = {static_cast<int32_t>(n), weight[k]};
+// Where vertices with another key / place begin, several of them together where they are few. The
+// missing vertex is in no part.
+template <typename Key>
+std::vector<int32_t> parts_of(const std::vector<Key>& keys, Key place) {
+  constexpr int64_t kSmall = 1024;
+  const auto end = static_cast<int64_t>(keys.size());
+  std::vector<int32_t> starts(1, 1);
+  for (int64_t v = 2; v < end; ++v) {
+    if (v - starts.back() >= kSmall && keys[v] / place != keys[v - 1] / place) {
+      starts.push_back(static_cast<int32_t>(v));
     }
   }
+  starts.push_back(static_cast<int32_t>(end));
+  return starts;
 }
 
 }  // namespace
@@ -195,16 +194,17 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
   vertices = static_cast<int64_t>(keys.size()) - 1;
   std::vector<const Numbering*> own(1, numbering.data());  // of each thread
   for (const VertexTable<Key>& table : tables) own.push_back(own.back() + table.words());
-  std::vector<Buffer<int32_t>> counts(threads);  // of entries, by thread and vertex
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int t = 0; t < threads; ++t) {
     const int64_t first = part(points, t, threads), last = part(points, t + 1, threads);
-    counts[t] = Buffer<int32_t>(vertices + 1, 0);
-    renumber(own[t], corner.data() + first * axes, (last - first) * axes, counts[t].data());
+    renumber(own[t], corner.data() + first * axes, (last - first) * axes);
   }
   connect(keys, step, threads);
-  divide(keys, d > 2 ? places[1] : end);
-  transpose(counts);
+  // No value moves out of a block along the axes from 3 on; that of the missing vertex, which is in
+  // none, is 0 in either buffer of the blur by then.
+  blocks = parts_of(keys, d > 2 ? places[1] : end);
+  slabs = parts_of(keys, places[0]);
+  assign_points();
 }
 
 // Keys and keys one step further are both in order, so the neighbours are found side by side. A
@@ -240,52 +240,17 @@ void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step
   }
 }
 
-// Blocks of vertices with the same key / place, several together where they are small. The missing
-// vertex is in none: after two axes its values are 0 in either buffer of the blur.
-template <typename Key>
-void PermutohedralLattice::divide(const std::vector<Key>& keys, Key place) {
-  constexpr int64_t kSmall = 1024;
-  blocks.assign(1, 1);
-  for (int64_t v = 2; v <= vertices; ++v) {
-    if (v - blocks.back() >= kSmall && keys[v] / place != keys[v - 1] / place) {
-      blocks.push_back(static_cast<int32_t>(v));
-    }
-  }
-  blocks.push_back(static_cast<int32_t>(vertices + 1));
-}
-
-// next: for each thread and vertex how many entries there are, then where the next one goes.
-void PermutohedralLattice::transpose(std::vector<Buffer<int32_t>>& next) {
-  const auto threads = static_cast<int>(next.size());
-  start = Buffer<int32_t>(vertices + 2);
-  int32_t sum = 0;  // of groups
-  for (int64_t v = 0; v <= vertices; ++v) {
-    start[v] = sum;
-    int32_t at = sum * kGroup;
-    for (Buffer<int32_t>& of_thread : next) {
-      const int32_t count = of_thread[v];
-      of_thread[v] = at;
-      at += count;
-    }
-    sum = (at + kGroup - 1) / kGroup;
-  }
-  start[vertices + 1] = sum;
-  groups = Buffer<Group>(sum);
-  entries = Buffer<Entry>(int64_t{sum} * kGroup + kPadding);
-  std::fill(entries.end() - kPadding, entries.end(), Entry{0, 0});
-#pragma omp parallel num_threads(threads)
-  {
-#pragma omp for schedule(static)
-    for (int64_t v = 1; v <= vertices; ++v) {
-      for (int32_t g = start[v]; g < start[v + 1]; ++g) {
-        groups[g] = {static_cast<int32_t>(v), g == start[v] ? 0.0f : 1.0f};
-      }
-      std::fill_n(entries.data() + (int64_t{start[v + 1]} - 1) * kGroup, kGroup, Entry{0, 0});
-    }
-#pragma omp for schedule(static)
-    for (int t = 0; t < threads; ++t) {
-      scatter(*this, part(points, t, threads), part(points, t + 1, threads), next[t].data(),
-              entries.data());
+void PermutohedralLattice::assign_points() {
+  spans.resize(slabs.size() - 1);
+  size_t slab = spans.size();
+  for (int64_t n = 0; n < points; ++n) {
+    const int32_t vertex = corner[n * axes];
+    const auto point = static_cast<int32_t>(n);
+    if (n > 0 && slabs[slab] <= vertex && vertex < slabs[slab + 1]) {
+      ++spans[slab].back().last;
+    } else {
+      slab = std::upper_bound(slabs.begin(), slabs.end(), vertex) - slabs.begin() - 1;
+      spans[slab].push_back({point, point + 1});
     }
   }
 }

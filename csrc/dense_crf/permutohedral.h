@@ -21,15 +21,8 @@ class PermutohedralLattice {
  public:
   static constexpr int kPadding = 48;  // valid elements after the ends of arrays, to prefetch
 
-  // The transpose of `corner`, in groups of entries of one vertex; zeros fill up the last group.
-  static constexpr int kGroup = 4;
-  struct Entry {
-    int32_t point;
-    float weight;
-  };
-  struct Group {
-    int32_t vertex;
-    float carry;  // 0 in a vertex's first group, else 1: what to keep of the sum so far
+  struct Span {
+    int32_t first, last;  // points first .. last - 1
   };
 
   // Throws std::invalid_argument if the features are so many standard deviations wide that keys do
@@ -45,18 +38,17 @@ class PermutohedralLattice {
   // From vertex blocks[b] to blocks[b + 1] - 1 are all vertices with some first two coordinates, so
   // that only the axes 0, 1 and 2 lead out of a block.
   std::vector<int32_t> blocks;
-  Buffer<int32_t> start;  // (M + 2,) groups start[v] .. start[v + 1] - 1 belong to vertex v
-  Buffer<Group> groups;   // (G,)
-  Buffer<Entry> entries;  // (G, kGroup) by vertex, then by point
+  // From vertex slabs[s] to slabs[s + 1] - 1 are all vertices with some first coordinates. A
+  // simplex that begins in a slab ends there or in the next one.
+  std::vector<int32_t> slabs;
+  std::vector<std::vector<Span>> spans;  // the points whose simplices begin in each slab
 
  private:
   template <typename Key>
   void build(const Features& features, const Grid& grid, int threads);
   template <typename Key>
   void connect(const std::vector<Key>& keys, const Key* step, int threads);
-  template <typename Key>
-  void divide(const std::vector<Key>& keys, Key place);
-  void transpose(std::vector<Buffer<int32_t>>& next);
+  void assign_points();
 };
 
 }  // namespace c2am

@@ -6,29 +6,29 @@
 #include "dense_crf/float16.h"
 #include "simd.h"
 
-// Calls function<width, parameter>(arguments) for a width that is known only when the program runs.
-#define C2AM_FOR_WIDTH(width, function, parameter, arguments) \
-  switch (width) {                                            \
-    case 1:                                                   \
-      return function<1, parameter> arguments;                \
-    case 2:                                                   \
-      return function<2, parameter> arguments;                \
-    case 4:                                                   \
-      return function<4, parameter> arguments;                \
-    case 8:                                                   \
-      return function<8, parameter> arguments;                \
-    case 12:                                                  \
-      return function<12, parameter> arguments;               \
-    case 16:                                                  \
-      return function<16, parameter> arguments;               \
-    case 20:                                                  \
-      return function<20, parameter> arguments;               \
-    case 24:                                                  \
-      return function<24, parameter> arguments;               \
-    case 28:                                                  \
-      return function<28, parameter> arguments;               \
-    case 32:                                                  \
-      return function<32, parameter> arguments;               \
+// Calls function<width, types>(arguments) for a width that is known only when the program runs.
+#define C2AM_FOR_WIDTH(width, function, arguments, ...) \
+  switch (width) {                                      \
+    case 1:                                             \
+      return function<1, __VA_ARGS__> arguments;        \
+    case 2:                                             \
+      return function<2, __VA_ARGS__> arguments;        \
+    case 4:                                             \
+      return function<4, __VA_ARGS__> arguments;        \
+    case 8:                                             \
+      return function<8, __VA_ARGS__> arguments;        \
+    case 12:                                            \
+      return function<12, __VA_ARGS__> arguments;       \
+    case 16:                                            \
+      return function<16, __VA_ARGS__> arguments;       \
+    case 20:                                            \
+      return function<20, __VA_ARGS__> arguments;       \
+    case 24:                                            \
+      return function<24, __VA_ARGS__> arguments;       \
+    case 28:                                            \
+      return function<28, __VA_ARGS__> arguments;       \
+    case 32:                                            \
+      return function<32, __VA_ARGS__> arguments;       \
   }
 
 namespace c2am {

@@ -154,7 +154,7 @@ template <int Bytes>
 C2AM_INLINE void softmax_either_body(const Pixels& s, float* last, const float* norm,
                                      float* scaled) {
   constexpr int N = Bytes / sizeof(float);
-  C2AM_FOR_WIDTH(s.width, softmax_rows, N, (s, last, norm, scaled))
+  C2AM_FOR_WIDTH(s.width, softmax_rows, (s, last, norm, scaled), N)
 }
 
 C2AM_DISPATCH_BYTES(softmax_either,
