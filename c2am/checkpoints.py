@@ -3,7 +3,11 @@
 import hashlib
 import json
 import warnings
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -20,62 +24,129 @@ from c2am.workspace import (
 
 WEIGHTS = "weights.safetensors"
 METRICS = "training.json"
-_KEEP = 2
 
 
 class Checkpoints:
-    """`checkpoint-<step>.safetensors` in a folder: network, momentum and random state.
+    """`checkpoint-<step>.safetensors` in a folder: network, momentum, random state of every rank.
 
-    The random state is that of the main rank. The state of the loader is the step itself.
+    The state of the loader is the step itself. The main rank writes, in a thread of its own, and
+    decides which one is read. A context manager: at its end the last one is on the disk.
 
     Args:
-        folder: where they are kept, the newest two.
+        folder: where they are kept, seen by all ranks.
         net: the network, with all parameters of `optimizer`.
         optimizer: SGD; its momentum buffers are kept, its learning rates follow from the step.
+        keep: how many are kept, the newest ones.
     """
 
-    def __init__(self, folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(
+        self, folder: Path, net: nn.Module, optimizer: torch.optim.Optimizer, keep: int = 2
+    ) -> None:
         self.folder = folder
         self.net = net
         self.optimizer = optimizer
+        self.keep = keep
+        self._device = next(net.parameters()).device
+        self._copies: dict[str, Tensor] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="c2am-checkpoint")
+        self._writing: Future[None] | None = None
 
-    def save(self, step: int) -> None:
-        """Write the state after `step` steps, on the main rank, and drop the oldest."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown()
+        if kind is None:
+            self.wait()
+
+    def save(self, step: int, more: Mapping[str, Tensor] = {}) -> None:
+        """Copy the state after `step` steps, and `more`; write it in the background.
+
+        All ranks call it. It waits for the one before, if that is still being written.
+
+        Raises:
+            WorkspaceError: the one before could not be written.
+        """
+        random = _random_states(self._device)
         if not distributed.is_main():
             return
+        self.wait()
         tensors = {f"net.{name}": tensor for name, tensor in self.net.state_dict().items()}
         for name, parameter in self._optimized().items():
             buffer = self.optimizer.state[parameter].get("momentum_buffer")
             if buffer is not None:
                 tensors[f"momentum.{name}"] = buffer
-        tensors |= _random_state()
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        header = {"step": step, "sha256": _digest(tensors)}
-        path = self.folder / f"checkpoint-{step}.safetensors"
-        write_tensors(path, tensors, {"checkpoint": json.dumps(header)})
-        for _, old in self._files()[:-_KEEP]:
+        tensors |= random | {f"more.{name}": tensor for name, tensor in more.items()}
+        copied = {name: self._copy(name, tensor.detach()) for name, tensor in tensors.items()}
+        done = None
+        if self._device.type == "cuda":
+            done = torch.cuda.current_stream(self._device).record_event()
+        self._writing = self._thread.submit(self._write, step, copied, done)
+
+    def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        """A copy in host memory; that of a GPU is filled while the training goes on."""
+        copy = self._copies.get(name)
+        if copy is None or copy.shape != tensor.shape:
+            copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+            self._copies[name] = copy
+        return copy.copy_(tensor, non_blocking=True)
+
+    def _write(self, step: int, tensors: dict[str, Tensor], done: torch.cuda.Event | None) -> None:
+        if done is not None:
+            done.synchronize()
+        write_tensors(self._path(step), tensors, {"checkpoint": _header(step, tensors)})
+        for _, old in self._files()[: -self.keep]:
             old.unlink()
 
-    def restore(self) -> int:
-        """Load the newest whole checkpoint; return its step, 0 without one.
+    def wait(self) -> None:
+        """Wait until the last one is on the disk.
 
-        A file that is torn or altered is passed over with a warning, for the one before it.
+        Raises:
+            WorkspaceError: it could not be written.
+        """
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def check(self) -> None:
+        """Raise what `wait` would raise, if it is known already."""
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def restore(self) -> tuple[int, dict[str, Tensor]]:
+        """Load the newest whole checkpoint on all ranks; returns its step and its `more`.
+
+        Without one it is step 0. A file that is torn or altered is passed over with a warning, for
+        the one before it.
 
         Raises:
             RuntimeError: the checkpoint belongs to another network.
+            WorkspaceError: a rank cannot read the one that the main rank has read.
         """
+        step, tensors = self._newest() if distributed.is_main() else (0, {})
+        step = distributed.from_main(step, self._device)
+        if step == 0:
+            return 0, {}
+        tensors = tensors or _read(self._path(step), step)
+        self._load(tensors)
+        return step, _part(tensors, "more.")
+
+    def _newest(self) -> tuple[int, dict[str, Tensor]]:
         for step, path in reversed(self._files()):
             try:
-                tensors = _read(path, step)
+                return step, _read(path, step)
             except WorkspaceError as error:
-                warnings.warn(f"{error}; going back to the checkpoint before", stacklevel=2)
-                continue
-            self._load(tensors)
-            return step
-        return 0
+                warnings.warn(f"{error}; going back to the checkpoint before", stacklevel=4)
+        return 0, {}
 
     def clear(self) -> None:
         """Remove the checkpoints: the training is finished."""
+        self.wait()
         for _, path in self._files():
             path.unlink()
 
@@ -87,9 +158,7 @@ class Checkpoints:
                 # Into a copy of the parameter, so that device and memory layout are its own.
                 buffer = torch.empty_like(parameter).copy_(momentum[name])
                 self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+        _set_random_state(tensors, self._device)
 
     def _optimized(self) -> dict[str, nn.Parameter]:
         names = {parameter: name for name, parameter in self.net.named_parameters()}
@@ -98,6 +167,9 @@ class Checkpoints:
         if any(parameter not in names for parameter in parameters):
             raise ValueError("parameter_groups: a parameter is not part of the network")
         return {names[parameter]: parameter for parameter in parameters}
+
+    def _path(self, step: int) -> Path:
+        return self.folder / f"checkpoint-{step}.safetensors"
 
     def _files(self) -> list[tuple[int, Path]]:
         """Steps and files, oldest first."""
@@ -111,10 +183,14 @@ class Checkpoints:
 
 def _read(path: Path, step: int) -> dict[str, Tensor]:
     tensors = read_tensors(path)
-    header = json.loads(read_metadata(path).get("checkpoint", "{}"))
-    if header != {"step": step, "sha256": _digest(tensors)}:
+    header = read_metadata(path).get("checkpoint")
+    if header != _header(step, tensors):
         raise WorkspaceError(f"{path} does not match its checksum")
     return tensors
+
+
+def _header(step: int, tensors: dict[str, Tensor]) -> str:
+    return json.dumps({"step": step, "sha256": _digest(tensors)})
 
 
 def _digest(tensors: dict[str, Tensor]) -> str:
@@ -135,11 +211,24 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     }
 
 
-def _random_state() -> dict[str, Tensor]:
-    state = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        state["random.cuda"] = torch.cuda.get_rng_state()
-    return state
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators, (R, n) uint8: a row for each rank."""
+    states = {"random.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["random.cuda"] = torch.cuda.get_rng_state(device)
+    return {name: distributed.gather(state.to(device)) for name, state in states.items()}
+
+
+def _set_random_state(tensors: dict[str, Tensor], device: torch.device) -> None:
+    """Go on with the own random numbers; a rank that was not there takes those of another."""
+
+    def own(name: str) -> Tensor:
+        rows = tensors[name]
+        return rows[distributed.rank() % len(rows)].clone()  # at an offset torch crashes
+
+    torch.set_rng_state(own("random.cpu"))
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(own("random.cuda"), device)
 
 
 def write_weights(folder: Path, net: nn.Module, metrics: dict[str, float]) -> None:
@@ -152,10 +241,13 @@ def write_weights(folder: Path, net: nn.Module, metrics: dict[str, float]) -> No
     write_tensors(folder / WEIGHTS, net.state_dict())
 
 
-def read_weights(folder: Path, net: nn.Module) -> dict[str, float] | None:
-    """Load what `write_weights` wrote and return the metrics; None where it is not there yet."""
+def read_weights(folder: Path, net: nn.Module, device: torch.device) -> dict[str, float] | None:
+    """Load what `write_weights` wrote and return the metrics; None where it is not there yet.
+
+    The main rank decides for all, which are on `device`.
+    """
     path = folder / WEIGHTS
-    if not path.exists():
+    if not distributed.from_main(path.exists(), device):
         return None
     net.load_state_dict(read_tensors(path))
     metrics: dict[str, float] = read_json(folder / METRICS)

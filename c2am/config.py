@@ -141,12 +141,15 @@ class TrainConfig:
     """torch.compile the training step; unset means on CUDA only."""
     checkpoint_every: int = 100
     """Steps between two checkpoints."""
+    keep_checkpoints: int = 2
+    """How many checkpoints are kept while the training goes on, the newest ones."""
     log_every: int = 10
     """Steps between two lines of metrics.jsonl."""
 
     def __post_init__(self) -> None:
         _check_positive(self, "epochs", "steps", "batch_size", "accumulate", "lr", "head_lr")
         _check_positive(self, "crop", "checkpoint_every", "log_every", "poly_interval")
+        _check_positive(self, "keep_checkpoints")
         _check_not_negative(self, "warmup", "weight_decay", "power")
         _check(self, 0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
         _check(
@@ -396,6 +399,8 @@ class PipelineConfig:
     workspace: str = "runs"
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    timeout: float = 3600.0
+    """Longest wait of a process for another one of the run, seconds. The first one scores alone."""
     methods: tuple[str, ...] = ("cam", "c2am")
     """Rows of the table: the files of `c2am/methods`."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -415,6 +420,7 @@ class PipelineConfig:
         plain = self.name not in ("", ".", "..") and not set(self.name) & set("/\\\0")
         _check(self, plain, "name", "a plain folder name")
         _check_not_negative(self, "seed")
+        _check_positive(self, "timeout")
         _check(self, len(self.methods) > 0, "methods", "at least one method")
         unique = len(set(self.methods)) == len(self.methods)
         _check(self, unique, "methods", "each method once")

@@ -1,7 +1,7 @@
 """One process or many: rank, shard and reductions. With one process everything here is a no-op.
 
 Start several with `torchrun --nproc-per-node N -m c2am.train ...`. When a rank fails, torchrun
-ends the others; a rank that hangs is ended by the time-out of the process group.
+ends the others; where one hangs, those that wait for it name it and end (`watchdog.py`).
 
 How several ranks get the gradient of one: `DistributedDataParallel` averages the gradients of the
 ranks, so each rank must return a loss whose *mean over ranks* is the loss of the global batch.
@@ -10,16 +10,19 @@ ranks, so each rank must return a loss whose *mean over ranks* is the loss of th
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from c2am.joining import fresh_store
+from c2am.watchdog import Watchdog
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=60)
-"""Longest wait for another rank. The main rank scores alone, so this is not short."""
+_watchdog: Watchdog | None = None
 
 
 def rank() -> int:
@@ -42,26 +45,40 @@ def _is_initialized() -> bool:
 
 
 @contextmanager
-def session(device: str = "auto", timeout: timedelta = TIMEOUT) -> Iterator[torch.device]:
+def session(device: str = "auto", timeout: float = 3600.0) -> Iterator[torch.device]:
     """Join the other processes that torchrun started, if any; yield the device of this one.
 
     Args:
         device: auto (CUDA where there is one), cpu or cuda.
-        timeout: longest wait for another rank.
+        timeout: longest wait for another rank, seconds; then the process names it and exits with
+            `watchdog.EXIT_CODE`. The main rank scores alone, so it is not to be short.
 
     Raises:
         ValueError: CUDA is asked for and missing, or has fewer devices than local ranks.
+        TimeoutError: some ranks did not come.
     """
+    global _watchdog
     own = _local_device(device)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield own
         return
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    backend = "nccl" if own.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=timeout)
+    common, index, count = next(rendezvous("env://"))
+    store = fresh_store(common, index, count, timedelta(seconds=timeout))
+    # Twice: the watchdog, which says who is missing, is to be first.
+    dist.init_process_group(
+        "nccl" if own.type == "cuda" else "gloo",
+        store=store,
+        rank=index,
+        world_size=count,
+        timeout=timedelta(seconds=2 * timeout),
+    )
+    _watchdog = Watchdog(store, index, count, timeout)
     yield own
     # Not in a `finally`: after an error the others may be gone, and leaving could wait on them.
+    _watchdog.stop()
+    _watchdog = None
     dist.destroy_process_group()
 
 
@@ -84,10 +101,16 @@ def shard(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: world_size()])
 
 
+def waiting(place: str) -> AbstractContextManager[None]:
+    """Around what waits for other ranks, so that it is said where and for whom it hangs."""
+    return nullcontext() if _watchdog is None else _watchdog.waiting(place)
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if world_size() > 1:
-        dist.barrier()
+        with waiting("a barrier"):
+            dist.barrier()
 
 
 @contextmanager
@@ -107,9 +130,30 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     shape and dtype on every rank.
     """
     total = tensor.detach().clone()
-    if world_size() > 1:
+    if world_size() == 1:
+        return total
+    if torch.compiler.is_compiling():  # the wait is that of the step
         dist.all_reduce(total)
+    else:
+        with waiting("a sum over the ranks"):
+            dist.all_reduce(total)
     return total
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """`tensor (...)` of every rank as `(R, ...)`, on each of them; as for `all_reduce_sum`."""
+    if world_size() == 1:
+        return tensor[None]
+    rows = [torch.empty_like(tensor) for _ in range(world_size())]
+    with waiting("a gathering"):
+        dist.all_gather(rows, tensor)
+    return torch.stack(rows)
+
+
+def from_main(value: int, device: torch.device) -> int:
+    """The main rank's `value` (int64), on all ranks; `device` is that of the session."""
+    own = torch.tensor(int(value) if is_main() else 0, device=device)
+    return int(all_reduce_sum(own))
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:

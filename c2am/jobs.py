@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from c2am.config import PipelineConfig
-from c2am.data import Dataset
+from c2am.data import DataError, Dataset
 from c2am.methods import Method, build_method
 from c2am.provenance import fingerprint, images_fingerprint, masks_fingerprint, section
 
@@ -151,6 +151,18 @@ class Jobs:
         known = record.get("images", {})
         same = all(known.get(name, now) == now for name, now in self.images(job).items())
         return same and record.get("fingerprint") == self.fingerprint(job)
+
+    def check_images(self, job: Job) -> None:
+        """Refuse to make files anew because of an image that is merely gone.
+
+        Raises:
+            DataError: an image of the lists that `job` reads is missing.
+        """
+        for name in {self.config.data.train_list, *self.images(job)}:
+            for image_id in self.dataset.ids(name):
+                path = self.dataset.image_path(image_id)
+                if not path.exists():
+                    raise DataError(f"{path}: no such file; the files of {job} are kept")
 
     def serves(self, need: Job, record: Mapping[str, Any], job: Job) -> bool:
         """Whether `need`, whose manifest is `record`, has all the files that `job` reads."""

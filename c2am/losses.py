@@ -22,6 +22,7 @@ class LossLog:
         self._unread: list[tuple[int, list[str], Terms]] = []
         self._rows: list[list[float]] = []
         self._names: list[str] = []
+        self._restored = 0
         self._since = time.perf_counter()
 
     def add(self, step: int, ids: list[str], terms: Terms) -> None:
@@ -56,12 +57,25 @@ class LossLog:
             f"step {step}: the loss is not finite ({values}) for the images {', '.join(ids)}"
         )
 
+    def state(self) -> dict[str, Tensor]:
+        """What has been read since the last `take`, for a checkpoint: (n, terms) float64."""
+        return {"losses": torch.tensor(self._rows, dtype=torch.float64)} if self._rows else {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`."""
+        if "losses" in state:
+            self._rows = state["losses"].tolist()
+        self._restored = len(self._rows)
+
     def take(self) -> tuple[dict[str, float], int, float]:
-        """Mean of each term and of their sum, micro-batches and seconds since the last call."""
+        """Mean of each term and of their sum, micro-batches and seconds since the last call.
+
+        After a restart the mean is over those before it too, the count of micro-batches is not.
+        """
         rows = torch.tensor(self._rows, dtype=torch.float64)
         terms = dict(zip(self._names, rows.mean(0).tolist(), strict=True))
         self.logged = {"loss": sum(terms.values())} | terms
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        self._rows = []
-        return dict(self.logged), len(rows), seconds
+        count, self._rows, self._restored = len(rows) - self._restored, [], 0
+        return dict(self.logged), count, seconds

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse.typing import NonNegativeInt
 
 from c2am.config import PipelineConfig
 
@@ -30,6 +31,8 @@ class Command:
     """First of the stages to run."""
     force: bool
     """Whether the stages are run again though they are done."""
+    profile: int
+    """Steps of each training of which a trace is written."""
     debug: bool
     """Whether errors show where they were raised."""
     print_config: bool
@@ -73,6 +76,13 @@ def build_parser(prog: str = "python -m c2am.train") -> ArgumentParser:
     parser.add_argument("--from", type=str, dest="start", help="run from this stage on")
     parser.add_argument(
         "--force", action="store_true", help="run the chosen stages again though they are done"
+    )
+    parser.add_argument(
+        "--profile",
+        type=NonNegativeInt,
+        default=0,
+        metavar="N",
+        help="write a Chrome trace of N steps of each training, trace-<rank>.json.gz in its folder",
     )
     parser.add_argument("--debug", action="store_true", help="show where an error was raised")
     parser.add_argument(
@@ -140,7 +150,7 @@ def _build(parser: ArgumentParser, argv: Sequence[str]) -> Command:
         built = parser.instantiate(values)
         built.pop("recipe", None)
         stages, start = built.pop("stages"), built.pop("start")
-        flags = {name: built.pop(name) for name in ("force", "debug", "print_config")}
+        flags = {name: built.pop(name) for name in ("force", "profile", "debug", "print_config")}
         config = PipelineConfig(**vars(built))
     except (ArgumentError, ValueError, TypeError) as error:
         raise ConfigError(_message(error)) from error

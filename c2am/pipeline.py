@@ -6,6 +6,8 @@ configuration are removed before it starts.
 """
 
 import importlib
+import secrets
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -35,7 +37,7 @@ from c2am.provenance import (
 from c2am.results import cost_table, score_table
 from c2am.stages.context import StageContext
 from c2am.viz.summary import duration
-from c2am.workspace import Workspace, atomic
+from c2am.workspace import TEMPORARY, Workspace, atomic
 
 
 def run(
@@ -44,6 +46,7 @@ def run(
     stages: Sequence[str] | None = None,
     start: str | None = None,
     force: bool = False,
+    profile: int = 0,
 ) -> Workspace:
     """Run the pipeline, on all ranks, and print the tables.
 
@@ -52,6 +55,7 @@ def run(
         stages: run these only; all by default.
         start: leave out the stages before this one.
         force: run the chosen stages though they are done.
+        profile: steps of each training of which a trace is written.
 
     Raises:
         ValueError: a stage, method or option is wrong, a needed stage is not done, data are bad.
@@ -59,10 +63,11 @@ def run(
     """
     chosen = choose_stages(stages, start)
     workspace = Workspace(Path(config.workspace) / config.name)
-    with distributed.session(config.device) as device, _locked(workspace):
+    with distributed.session(config.device, config.timeout) as device, _locked(workspace):
+        check_shared(workspace.root, device)
         with distributed.main_first():  # synthetic data are drawn once
             dataset = open_dataset(config.data, workspace.root / "data")
-        pipeline = Pipeline(config, workspace, dataset, device)
+        pipeline = Pipeline(config, workspace, dataset, device, profile)
         wanted = chosen if stages is not None else chosen - pipeline.jobs.unneeded()
         pipeline.check(wanted, force)
         if distributed.is_main():
@@ -89,6 +94,30 @@ def _locked(workspace: Workspace) -> AbstractContextManager[None]:
     return workspace.lock() if distributed.is_main() else nullcontext()
 
 
+def check_shared(root: Path, device: torch.device) -> None:
+    """Refuse, on a rank that does not see what the main rank writes, to begin.
+
+    Raises:
+        ValueError: the run's folder is not on a file system that all hosts share.
+    """
+    if distributed.world_size() == 1:
+        return
+    # A new name: a network file system may remember that an old one was missing.
+    path = root / f"{TEMPORARY}{distributed.from_main(secrets.randbits(60), device):x}"
+    if distributed.is_main():
+        path.touch()
+    distributed.barrier()
+    seen = path.exists()
+    distributed.barrier()
+    if distributed.is_main():
+        path.unlink()
+    if not seen:
+        raise ValueError(
+            f"{root}: rank {distributed.rank()} on {socket.gethostname()} does not see what the "
+            "main rank writes there; all hosts have to share the folder of the run"
+        )
+
+
 def _module(stage: str) -> ModuleType:
     return importlib.import_module(f"c2am.stages.{stage}")
 
@@ -97,10 +126,15 @@ class Pipeline:
     """The stages of one run."""
 
     def __init__(
-        self, config: PipelineConfig, workspace: Workspace, dataset: Dataset, device: torch.device
+        self,
+        config: PipelineConfig,
+        workspace: Workspace,
+        dataset: Dataset,
+        device: torch.device,
+        profile: int = 0,
     ) -> None:
         self.config, self.workspace = config, workspace
-        self.dataset, self.device = dataset, device
+        self.dataset, self.device, self.profile = dataset, device, profile
         self.jobs = Jobs(config, dataset)
 
     def check(self, wanted: set[str], force: bool) -> None:
@@ -126,6 +160,8 @@ class Pipeline:
         made, begun = self.jobs.made(job, manifest), self.jobs.made(job, running)
         self._check_needs(job)
         keep = (made or begun) and not (force or job.stage.always)
+        if (manifest or running) and not (keep or force):
+            self.jobs.check_images(job)
         note = {
             "fingerprint": self.jobs.fingerprint(job),
             "images": self.jobs.images(job),
@@ -174,6 +210,7 @@ class Pipeline:
             method=build_method(job.method, self.config.front_door) if job.method else None,
             folder=self.workspace.folder(*job.key),
             events=events,
+            profile=self.profile,
         )
 
     def _manifest(

@@ -22,7 +22,7 @@ _IRRELEVANT = {
     "cam": {"batch_size", "max_pixels"},
     "predictions": {"batch_size"},
 }
-_IRRELEVANT_ANYWHERE = {"checkpoint_every", "log_every", "compile"}
+_IRRELEVANT_ANYWHERE = {"checkpoint_every", "keep_checkpoints", "log_every", "compile"}
 _CLEAR_PEAK = "5"
 
 

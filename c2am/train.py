@@ -1,7 +1,8 @@
 """`python -m c2am.train`: the pipeline, or some stages of it.
 
 Exit codes: 0 done; 1 the training failed; 2 bad input; 130 interrupted from the keyboard;
-143 or 138 ended by SIGTERM or SIGUSR1 with a checkpoint written. The same command continues.
+143 or 138 ended by SIGTERM or SIGUSR1 with a checkpoint written; 124 another rank did not come.
+The same command continues.
 """
 
 import sys
@@ -31,7 +32,11 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m c2am.train") 
         from c2am import pipeline  # after the options: it imports every library that there is
 
         pipeline.run(
-            command.config, stages=command.stages, start=command.start, force=command.force
+            command.config,
+            stages=command.stages,
+            start=command.start,
+            force=command.force,
+            profile=command.profile,
         )
     except KeyboardInterrupt:
         return _fail("interrupted; the same command continues", 130)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from c2am import distributed, precision
 from c2am.checkpoints import Checkpoints, read_weights, write_weights
@@ -24,6 +25,7 @@ from c2am.config import TrainConfig
 from c2am.events import Events
 from c2am.losses import LossLog, Terms, TrainingError
 from c2am.progress import Bar, progress_bar
+from c2am.trace import trace
 
 if TYPE_CHECKING:
     from c2am.data.loader import TrainBatch
@@ -71,13 +73,15 @@ def train(
     folder: Path,
     events: Events,
     device: torch.device,
+    profile: int = 0,
 ) -> dict[str, float]:
     """Train `task.net` and leave `folder/weights.safetensors`.
 
-    It continues from the newest checkpoint in `folder`; on a CPU the result is bit for bit that of
-    an uninterrupted training. If the weights are there already, they are loaded. With several
-    ranks the gradient is that of the global batch. A step sums `config.accumulate` micro-batches
-    and averages them: a term that is a mean over pixels is averaged per micro-batch.
+    It continues from the newest checkpoint in `folder`; on a CPU losses and result are bit for bit
+    those of an uninterrupted training. If the weights are there already, they are loaded. With
+    several ranks the gradient is that of the global batch. A step sums `config.accumulate`
+    micro-batches and averages them: a term that is a mean over pixels is averaged per micro-batch.
+    Of `profile` steps a trace is written (see `trace`).
 
     Returns:
         `loss` (mean since the last log), `images_per_second` of this process's session over all
@@ -86,13 +90,14 @@ def train(
     Raises:
         TrainingError: the loss is not finite; the message names step and images.
         SystemExit: 128 + signal after SIGTERM or SIGUSR1, with a checkpoint written.
+        WorkspaceError: a checkpoint cannot be written; those before it are still there.
     """
-    finished = read_weights(folder, task.net)
+    _check_ranks(task.net.train(), config)
+    finished = read_weights(folder, task.net, device)
     if finished is not None:
         return finished
     total = config.steps or max(1, round(config.epochs * loader.steps_per_epoch))
-    task.net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    _check_ranks(task.net, config)
+    task.net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         task.parameter_groups(),
         lr=config.lr,
@@ -100,8 +105,10 @@ def train(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    checkpoints = Checkpoints(folder, task.net, optimizer)
-    metrics = _Loop(task, loader, config, total, optimizer, checkpoints, events, device).run()
+    with Checkpoints(folder, task.net, optimizer, config.keep_checkpoints) as checkpoints:
+        loop = _Loop(task, loader, config, total, optimizer, checkpoints, events, device)
+        with trace(folder, profile, total=total - loop.first, device=device) as after_step:
+            metrics = loop.run(after_step)
     task.net._compiled_call_impl = None  # scored next, at sizes it is not to be compiled for
     if distributed.is_main():
         write_weights(folder, task.net, metrics)
@@ -127,17 +134,18 @@ class _Loop:
         self.task, self.config, self.total = task, config, total
         self.optimizer, self.checkpoints, self.events = optimizer, checkpoints, events
         self.base_lr = [group["lr"] for group in optimizer.param_groups]
-        self.first = checkpoints.restore()
+        self.losses = LossLog()
+        self.first, state = checkpoints.restore()
+        self.losses.restore(state)
         if self.first >= total:
             raise TrainingError(f"{checkpoints.folder} has a checkpoint of a longer training")
         self.step_module = _wrap(task, config, device)
         self.batches = loader.batches(self.first * config.accumulate)
-        self.losses = LossLog()
         # Reading the loss waits for the GPU, so there it is not done at every step.
         self.check_every = config.log_every if device.type == "cuda" else 1
 
-    def run(self) -> dict[str, float]:
-        """All remaining steps; returns the metrics of the training."""
+    def run(self, after_step: Callable[[], object]) -> dict[str, float]:
+        """All remaining steps, each followed by `after_step`; returns the metrics."""
         batch_size = self.config.batch_size
         began = time.perf_counter()
         bar = progress_bar(
@@ -148,6 +156,7 @@ class _Loop:
                 self._step(step)
                 shown.advance(batch_size)
                 self._after(step + 1, stop, shown)
+                after_step()
         seconds = time.perf_counter() - began
         return {
             "loss": self.losses.logged["loss"],
@@ -159,9 +168,11 @@ class _Loop:
         done = step / self.total
         self._set_lr(step)
         self.optimizer.zero_grad(set_to_none=True)
-        parts = [next(self.batches) for _ in range(self.config.accumulate)]
+        with record_function("load"):
+            parts = [next(self.batches) for _ in range(self.config.accumulate)]
         for part, batch in enumerate(parts):
-            with _no_sync(self.step_module, part < len(parts) - 1):
+            synchronized = _no_sync(self.step_module, part < len(parts) - 1)
+            with synchronized, distributed.waiting(f"step {step + 1}"):
                 terms: Terms = self.step_module(batch, done)
                 loss = torch.stack(list(terms.values())).sum() / len(parts)
                 loss.backward()
@@ -185,12 +196,15 @@ class _Loop:
         log = steps % self.config.log_every == 0 or last
         if not (save or log or steps % self.check_every == 0):
             return
-        stopped = self.losses.check(stop.signal is not None)
+        with distributed.waiting(f"the losses of step {steps}"):
+            stopped = self.losses.check(stop.signal is not None)
+        self.checkpoints.check()
         if log:
             self._log(steps, shown)
         if save or (stopped and not last):
-            self.checkpoints.save(steps)
+            self.checkpoints.save(steps, self.losses.state())
         if stopped and not last:
+            self.checkpoints.wait()
             distributed.barrier()
             raise SystemExit(128 + (stop.signal or signal.SIGTERM))
 

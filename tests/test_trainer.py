@@ -1,19 +1,22 @@
+import errno
+import gzip
 import json
 import math
 import os
+import random
 import signal
 import threading
 from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import TinyLoader, TinyTask, tiny_config, tiny_train
+from tiny_training import NoisyTask, TinyLoader, TinyTask, tiny_config, tiny_train
 from torch._dynamo.utils import counters
 
-from c2am import distributed
-from c2am.events import read_metrics
-from c2am.trainer import TrainingError
-from c2am.workspace import read_tensors
+from c2am import checkpoints, distributed, workspace
+from c2am.events import Events, read_metrics
+from c2am.trainer import TrainingError, train
+from c2am.workspace import WorkspaceError, read_tensors
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -24,6 +27,10 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in read_metrics(folder / "events", "tiny")]
 
 
 def run(folder: Path, *, nan_at: int | None = None, **changes: object) -> dict:
@@ -128,26 +135,82 @@ def test_resumes_bit_for_bit(tmp_path, step, accumulate):
     tiny_train(tmp_path / "cut", config, loader, TinyTask())
     assert loader.started_at == step // 4 * 4 * accumulate
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    # Checkpoints lie between the lines of the log, which are means of three steps.
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
 
 
 def test_random_state_is_resumed(tmp_path):
-    class Noisy(TinyTask):
-        def loss(self, batch, progress):
-            batch.images = batch.images + torch.randn_like(batch.images)
-            return super().loss(batch, progress)
-
     config = tiny_config()
-    tiny_train(tmp_path / "whole", config, TinyLoader(config), Noisy())
+    tiny_train(tmp_path / "whole", config, TinyLoader(config), NoisyTask())
     with pytest.raises(ZeroDivisionError):
-        tiny_train(tmp_path / "cut", config, Dies(config, 6), Noisy())
-    tiny_train(tmp_path / "cut", config, TinyLoader(config), Noisy())
+        tiny_train(tmp_path / "cut", config, Dies(config, 6), NoisyTask())
+    tiny_train(tmp_path / "cut", config, TinyLoader(config), NoisyTask())
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
-def test_keeps_two_checkpoints(tmp_path):
-    run_and_die(tmp_path, 11, checkpoint_every=2)
-    names = sorted(path.name for path in tmp_path.glob("checkpoint*"))
-    assert names == ["checkpoint-10.safetensors", "checkpoint-8.safetensors"]
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_keeps_the_newest_checkpoints(tmp_path, keep):
+    run_and_die(tmp_path, 11, checkpoint_every=2, keep_checkpoints=keep)
+    steps = sorted(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint*"))
+    assert steps == [6, 8, 10][-keep:]
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
+    """And the file holds the state of its step, not of the later ones."""
+    at_six = threading.Event()
+
+    def slow(*arguments):
+        assert at_six.wait(60)
+        workspace.write_tensors(*arguments)
+
+    class Announces(Dies):
+        def fault(self):
+            at_six.set()
+
+    run(tmp_path / "whole")
+    config = tiny_config()
+    loader = Announces(config, at=7)
+    loader.fault_at = 6
+    monkeypatch.setattr(checkpoints, "write_tensors", slow)
+    with pytest.raises(ZeroDivisionError):
+        tiny_train(tmp_path / "cut", config, loader, TinyTask())
+    assert [path.name for path in (tmp_path / "cut").glob("c*")] == ["checkpoint-4.safetensors"]
+    run(tmp_path / "cut")
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+
+
+def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    flushed = []
+
+    def full(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) > 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(WorkspaceError, match=r"checkpoint-8\.safetensors: .*No space left"):
+            run(tmp_path / "cut")
+    assert [path.name for path in (tmp_path / "cut").glob("*.*")] == ["checkpoint-4.safetensors"]
+    run(tmp_path / "cut")
+    run(tmp_path / "whole")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_every_damaged_bit_is_noticed(tmp_path):
+    run_and_die(tmp_path, 6)
+    (path,) = tmp_path.glob("checkpoint-*")
+    whole = path.read_bytes()
+    task = TinyTask()
+    optimizer = torch.optim.SGD(task.parameter_groups())
+    with checkpoints.Checkpoints(tmp_path, task.net, optimizer) as found:
+        assert found.restore()[0] == 4
+        for bit in random.Random(0).sample(range(8 * len(whole)), 100):
+            damaged = bytearray(whole)
+            damaged[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(damaged)
+            with pytest.warns(UserWarning, match=path.name):
+                assert found.restore() == (0, {})
 
 
 @pytest.mark.parametrize("damage", ["torn", "one bit", "empty", "renamed"])
@@ -261,6 +324,29 @@ def test_compiled_network_gives_the_same_and_is_kept(tmp_path, monkeypatch):
     for name, tensor in weights(tmp_path / "plain").items():
         other = weights(tmp_path / "compiled")[name]
         torch.testing.assert_close(tensor, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("steps", "traced"), [(20, 3), (3, 2)])
+def test_a_trace_of_some_steps(tmp_path, steps, traced):
+    config, task = tiny_config(steps=steps), TinyTask()
+    loader = TinyLoader(config)
+    with Events(tmp_path / "events", "tiny") as events:
+        train(
+            task,
+            loader,
+            config,
+            folder=tmp_path,
+            events=events,
+            device=torch.device("cpu"),
+            profile=3,
+        )
+    with gzip.open(tmp_path / "trace-0.json.gz") as file:
+        names = [event.get("name", "") for event in json.load(file)["traceEvents"]]
+    assert names.count("load") == traced
+    assert names.count("Optimizer.step#SGD.step") == traced
+    assert "aten::convolution" in names
+    run(tmp_path / "plain", steps=steps)
+    assert_same(weights(tmp_path / "plain"), weights(tmp_path))
 
 
 def test_a_parameter_outside_of_the_network_is_an_error(tmp_path):

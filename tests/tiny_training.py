@@ -4,9 +4,11 @@ python tests/tiny_training.py FOLDER [--steps 12] [--accumulate 1] [--slow SECON
 """
 
 import argparse
+import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +37,8 @@ class Batch:
 class TinyLoader:
     """Sample n of the stream is image n % 23; rank r of R takes its part of each micro-batch."""
 
+    fault_at: int | None = None
+
     def __init__(self, config: TrainConfig, slow: float = 0.0, nan_at: int | None = None) -> None:
         self.size = config.batch_size // config.accumulate
         self.slow, self.nan_at = slow, nan_at
@@ -51,12 +55,34 @@ class TinyLoader:
         micro = start
         while True:
             time.sleep(self.slow)
+            if micro == self.fault_at:
+                self.fault()
             samples = [n % IMAGES for n in range(micro * self.size, (micro + 1) * self.size)][mine]
             images = self.images[samples].clone()
             if micro == self.nan_at and rank == world - 1:
                 images[0, 0, 0, 0] = float("nan")
             yield Batch(images, self.labels[samples], [f"image{n}" for n in samples])
             micro += 1
+
+    def fault(self) -> None:
+        """What happens at `fault_at`."""
+
+
+class Hangs(TinyLoader):
+    def fault(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(10_000)
+
+
+class IsKilled(TinyLoader):
+    """Once: at the next time there is `mark`."""
+
+    mark: Path
+
+    def fault(self) -> None:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 class TinyNet(nn.Sequential):
@@ -104,6 +130,14 @@ class TinyTask:
         return {"seen": float(self.net.seen)}
 
 
+class NoisyTask(TinyTask):
+    """Draws random numbers, as many as there are pixels on its rank."""
+
+    def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        batch.images = batch.images + 0.1 * torch.randn_like(batch.images)
+        return super().loss(batch, progress)
+
+
 def tiny_config(**changes: object) -> TrainConfig:
     values = {"steps": 12, "batch_size": 6, "checkpoint_every": 4, "log_every": 3}
     return TrainConfig(**(values | {"precision": "float32", "weight_decay": 1e-3} | changes))
@@ -115,7 +149,7 @@ def tiny_train(folder: Path, config: TrainConfig, loader: TinyLoader, task: Tiny
         return train(task, loader, config, folder=folder, events=events, device=device)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=12)
@@ -125,7 +159,11 @@ def main() -> None:
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--nan-at", type=int)
     parser.add_argument("--fail-rank", type=int)
-    options = parser.parse_args()
+    parser.add_argument("--hang-at", type=int, help="in the last rank's loader")
+    parser.add_argument("--kill-at", type=int, help="the last rank, once")
+    parser.add_argument("--timeout", type=float, default=120.0)
+    parser.add_argument("--noisy", action="store_true")
+    options = parser.parse_args(argv)
     config = tiny_config(
         steps=options.steps,
         accumulate=options.accumulate,
@@ -133,11 +171,15 @@ def main() -> None:
         checkpoint_every=options.checkpoint_every,
     )
     torch.set_num_threads(1)
-    with distributed.session("cpu"):
+    with distributed.session("cpu", options.timeout):
         if options.fail_rank == distributed.rank():
             sys.exit(3)
-        loader = TinyLoader(config, options.slow, options.nan_at)
-        tiny_train(options.folder, config, loader, TinyTask())
+        kind = Hangs if options.hang_at else IsKilled if options.kill_at else TinyLoader
+        loader = kind(config, options.slow, options.nan_at)
+        if distributed.rank() == distributed.world_size() - 1:
+            loader.fault_at = options.hang_at or options.kill_at
+            loader.mark = options.folder / "killed"
+        tiny_train(options.folder, config, loader, NoisyTask() if options.noisy else TinyTask())
 
 
 if __name__ == "__main__":

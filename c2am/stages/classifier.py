@@ -58,6 +58,7 @@ def run(context: StageContext) -> dict:
         folder=context.folder,
         events=context.events,
         device=context.device,
+        profile=context.profile,
     )
     return metrics | {"val_average_precision": average_precision(context, net)}
 

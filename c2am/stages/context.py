@@ -28,6 +28,8 @@ class StageContext:
     folder: Path
     """Folder of this stage (and method)."""
     events: Events
+    profile: int = 0
+    """Steps of a training of which a trace is written."""
 
     @property
     def name(self) -> str:

@@ -76,6 +76,7 @@ def train_round(
         folder=context.folder if last else context.folder / f"round-{number}",
         events=context.events,
         device=context.device,
+        profile=context.profile,
     )
 
 

@@ -101,6 +101,7 @@ def run(context: StageContext) -> dict:
         folder=context.folder,
         events=context.events,
         device=context.device,
+        profile=context.profile,
     )
     # The trained network's memory layout differs from a loaded one's, and with it the last bits.
     net = trained_irn(context)

@@ -87,6 +87,7 @@ def run(context: StageContext) -> dict:
         folder=context.folder,
         events=context.events,
         device=context.device,
+        profile=context.profile,
     )
 
 
