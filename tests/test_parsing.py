@@ -46,6 +46,8 @@ def test_options_override_the_recipe_wherever_they_stand(argv):
 
 def test_options_of_the_run():
     command = parse(["--stages", "cam,irn", "--from", "irn", "--force", "--debug", "--seed", "3"])
+    assert command.profile == 0
+    assert parse(["--profile", "5"]).profile == 5
     assert command.stages == ("cam", "irn")
     assert command.start == "irn"
     assert command.force

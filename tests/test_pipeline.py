@@ -140,6 +140,23 @@ def test_a_stage_that_was_stopped_under_other_settings_starts_anew(run):
     assert not half.exists()
 
 
+def test_files_are_not_given_up_for_an_image_that_is_gone(run, capsys):
+    run()
+    made = run.root / "irn" / "cam" / "made.png"
+    image = run.images.image_path("b")
+    image.rename(image.with_suffix(".away"))
+    assert command(run) == 2
+    assert f"error: {image}: no such file" in capsys.readouterr().err
+    assert made.exists()
+    image.with_suffix(".away").rename(image)
+    assert run() == ["report"]
+
+
+def test_the_trace_is_asked_of_the_stages(run):
+    run(profile=3)
+    assert {context.profile for context in run.contexts} == {3}
+
+
 def test_force_redoes_the_chosen_stages(run):
     run()
     old = run.root / "irn" / "cam" / "old.safetensors"

@@ -114,6 +114,17 @@ def test_fewer_images_than_the_batch_size_wrap_over_epochs(files, rng):
         assert sorted(batch.ids[3 * epoch : 3 * epoch + 3]) == names
 
 
+def test_a_file_that_disappears_is_named(seven):
+    """An image, or a mask, that is there when the training begins and not in its second epoch."""
+    for path in (seven.image_path("c0"), seven.mask_path("d1")):
+        batches = train_loader(seven, CONFIG).batches(0)
+        next(batches)
+        moved = path.rename(path.with_suffix(".away"))
+        with pytest.raises(DataError, match=rf"{path.name}: no such file"):
+            list(islice(batches, 7))
+        moved.rename(path)
+
+
 def test_an_empty_list_is_refused(files):
     with pytest.raises(DataError, match="training list is empty"):
         train_loader(files, CONFIG)
