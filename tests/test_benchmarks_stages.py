@@ -14,9 +14,13 @@ from benchmarks.stages import data, estimate, measure, peers, recorder
 from benchmarks.stages import table as stages_table
 from c2am.config import ClassifierConfig
 from c2am.data.folder import FolderDataset
+from c2am.data.loader import TrainLoader
+from c2am.models import build_classifier
 from c2am.normalization import Normalization
 from c2am.parsing import load_config
 
+CPU = torch.device("cpu")
+NO_WEIGHTS = ClassifierConfig(backbone="resnet18", weights="none")
 RECIPE = Path(__file__).with_name("tiny.yaml")
 
 
@@ -55,12 +59,24 @@ def test_peers_see_what_we_see(tmp_path, crop, long):
     assert inside == pytest.approx(width * height / 48**2)
 
 
-def test_the_plain_network_computes_what_ours_does():
-    """Same maps, gradients for the same parameters: the peer does the same work."""
-    config = ClassifierConfig(backbone="resnet18", weights="none", output_stride=16)
-    net = peers.PlainClassifier(config, 5).train()
+@pytest.mark.parametrize("loop", [peers.eager, peers.torchvision_v2])
+def test_peers_train_what_we_train(tmp_path, loop):
+    """The same features and parameters; every step is noted."""
+    config = ClassifierConfig(
+        backbone="resnet18", batch_size=2, crop=64, resize_long=(40.0, 90.0), log_every=1
+    )
+    data.write_dataset(tmp_path / "images", 4)
+    dataset = FolderDataset(tmp_path / "images")
+    kind = {"normalization": Normalization((90.0,) * 3, (50.0,) * 3), "seed": 0, "threads": 1}
+    loader = TrainLoader(dataset, dataset.ids("train"), config, device=CPU, **kind)
+    recorded = recorder.Recorder(batch_size=2, marks=1)
+    with pytest.raises(recorder.EnoughError):
+        loop(None, loader, config, events=recorded, device=CPU, folder=tmp_path, profile=0)
+    assert len(recorded.rates()) == 1
+    net, own = peers.PlainClassifier(config, 5), build_classifier(NO_WEIGHTS, 5)
     assert net.layers(net.stem(torch.zeros(1, 3, 64, 64))).shape == (1, 512, 4, 4)
-    assert not any(p.requires_grad for p in net.stem.parameters())
+    trained = [sum(p.numel() for p in n.parameters() if p.requires_grad) for n in (net, own)]
+    assert trained[0] == trained[1]
 
 
 def test_estimate_follows_the_recipe():

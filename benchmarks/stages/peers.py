@@ -125,7 +125,7 @@ def _train(
     fast: bool,
     events: Any,
     device: torch.device,
-    folder: Path,
+    **kept: Any,
 ) -> None:
     layout = torch.channels_last if fast else torch.contiguous_format
     net = PlainClassifier(config, len(loader.dataset.classes))
