@@ -116,7 +116,7 @@ def test_fewer_images_than_the_batch_size_wrap_over_epochs(files, rng):
 
 def test_a_file_that_disappears_is_named(seven):
     """An image, or a mask, that is there when the training begins and not in its second epoch."""
-    for path in (seven.image_path("c0"), seven.mask_path("d1")):
+    for path in (seven.image_path("c0.png"), seven.mask_path("d1.png")):
         batches = train_loader(seven, CONFIG).batches(0)
         next(batches)
         moved = path.rename(path.with_suffix(".away"))
