@@ -28,7 +28,7 @@ void splat(const PermutohedralLattice& lattice, const float* from, int width, fl
     return sums + int64_t{lattice.slabs[std::min(slab, slabs)]} * width;
   };
   for (int64_t odd = 0; odd < 2; ++odd) {
-#pragma omp parallel for num_threads(threads) schedule(dynamic)
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int64_t slab = odd; slab < slabs; slab += 2) {
       if (odd == 0) std::fill(begin(slab), begin(slab + 2), 0.0f);
       const auto& spans = lattice.spans[slab];

@@ -87,13 +87,16 @@ void same_lattice(int64_t height, int64_t width, const DenseCrfKernels& kernels)
       native::check(pair.after == other[0] && pair.before == other[1], "neighbours");
     }
   }
+  std::vector<std::vector<int64_t>> around(rows);  // the points with weight on each vertex
+  for (int64_t at = 0; at < ours.points * kAxes; ++at) {
+    if (theirs.weight[at] != 0) around[theirs.corner[at]].push_back(at / kAxes);
+  }
   int64_t i = 0;
   for (int64_t v = 1; v <= ours.vertices; ++v) {
     native::check(ours.start[v] == i, "start");
-    for (int64_t e = theirs.start[v] * 4; e < theirs.start[v + 1] * 4; ++e) {
-      if (theirs.entries[e].weight == 0) continue;  // padding, or a corner without weight
+    for (const int64_t point : around[v]) {
       while (ours.entries[i].weight == 0) ++i;
-      native::check(ours.entries[i].point() == theirs.entries[e].point, "entries");
+      native::check(static_cast<int64_t>(ours.entries[i].point()) == point, "entries");
       ++i;
     }
     while (i < ours.start[v + 1]) native::check(ours.entries[i++].weight == 0, "entries left");
