@@ -28,6 +28,8 @@ def test_rates_leave_the_first_windows_out(monkeypatch):
     clock = iter([0.0, 9.0, 10.0, 11.0, 13.0, 14.0])
     monkeypatch.setattr(recorder.time, "perf_counter", lambda: next(clock))
     recorded = recorder.Recorder(batch_size=4, marks=2)
+    with pytest.raises(ValueError, match="too few images"):
+        recorded.rates()
     for step in range(1, 6):
         recorded.log(step, {})
     assert recorded.rates() == [2.0, 4.0]

@@ -43,8 +43,14 @@ class Recorder:
         self._marks.append((images, time.perf_counter()))
 
     def rates(self) -> list[float]:
-        """Images per second of each window after the first ones."""
+        """Images per second of each window after the first ones.
+
+        Raises:
+            ValueError: there is none.
+        """
         steady = self._marks[self.warm :]
+        if len(steady) < 2:
+            raise ValueError("too few images for a window after the first ones: raise --images")
         pairs = itertools.pairwise(steady)
         return [(done - before) / (at - since) for (before, since), (done, at) in pairs]
 
