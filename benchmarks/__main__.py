@@ -13,7 +13,7 @@ from benchmarks import run as recorded
 from benchmarks.memory import peak_of
 from benchmarks.ops import COMPILED, cases, op_names
 from benchmarks.results import Row
-from benchmarks.runner import best_device, entries, missing_peers, time_entries
+from benchmarks.runner import best_device, default_clock, entries, missing_peers, time_entries
 from benchmarks.stages import STAGES
 from benchmarks.triad import triad
 
@@ -91,7 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     ops.add_argument("--threads", type=int, nargs="+", default=[1], help="of ours (default: 1)")
     ops.add_argument("--image", type=Path, help="a photograph for dense_crf (default: drawn)")
-    ops.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: of all threads")
+    ops.add_argument(
+        "--clock",
+        choices=("wall", "cpu", "gpu"),
+        default=default_clock(),
+        help="cpu: of all threads; gpu: between events (default there)",
+    )
     ops.add_argument("--budget", type=float, default=6.0, help="seconds per case, about")
     ops.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     ops.add_argument("--output", type=Path, help="CSV to write the rows to")

@@ -1,6 +1,8 @@
 """The results table of the ops: its lines and its CSV."""
 
 import csv
+import os
+import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -118,6 +120,9 @@ def machine() -> dict[str, str]:
 
 @cache
 def _revision() -> str:
+    # A copy of the tree may have no history, nor the machine git.
+    if "C2AM_REVISION" in os.environ or shutil.which("git") is None:
+        return os.environ.get("C2AM_REVISION", "")
     command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True)
     return done.stdout.strip()

@@ -4,8 +4,10 @@ import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
+from torch import Tensor
 
 Call = Callable[[], object]
 
@@ -56,6 +58,11 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def default_clock() -> str:
+    """What `milliseconds` measures with here: "gpu" if there is one, else "wall"."""
+    return "gpu" if best_device().type == "cuda" else "wall"
+
+
 def missing_peers(case: Case) -> list[str]:
     """Peers of a case whose module is not installed."""
     return [name for name in case.peers if importlib.util.find_spec(name.split()[0]) is None]
@@ -79,38 +86,68 @@ def baseline(case: Case, timed: Sequence[Entry], entry: Entry) -> Entry:
 
 
 def time_entries(
-    timed: Sequence[Entry], *, budget_s: float = 6.0, clock: str = "wall", least: int = 5
+    timed: Sequence[Entry], *, budget_s: float = 6.0, clock: str, least: int = 5
 ) -> Samples:
     """Time the entries in turns, so that a noisy machine is noisy for all of them.
 
     Args:
         timed: What to time.
         budget_s: Seconds that all turns may take together, if `least` turns do not take longer.
-        clock: "wall", or "cpu": the processor time of all threads of this process.
+        clock: As for `milliseconds`.
         least: Least number of turns.
 
     Returns:
         The times, after one call of each that does not count.
     """
     for entry in timed:  # compiles, or chooses among the configurations of a kernel
-        _milliseconds(entry, clock)
-    times: Samples = {entry: [_milliseconds(entry, clock)] for entry in timed}
+        _time(entry, clock)
+    times: Samples = {entry: [_time(entry, clock)] for entry in timed}
     turn = sum(first for (first,) in times.values())
     turns = max(least, min(50, int(budget_s * 1e3 / max(turn, 1e-3))))
     for _ in range(turns - 1):
         for entry in timed:
-            times[entry].append(_milliseconds(entry, clock))
+            times[entry].append(_time(entry, clock))
     return times
 
 
-def _milliseconds(entry: Entry, clock: str) -> float:
+def _time(entry: Entry, clock: str) -> float:
     torch.set_num_threads(entry.threads)
+    return milliseconds(entry.call, clock)
+
+
+def milliseconds(call: Call, clock: str) -> float:
+    """Time of a call.
+
+    Args:
+        call: What to time.
+        clock: "wall"; "cpu", the processor time of all threads of this process; or "gpu", between
+            two events on the GPU. It gets the call's kernels while it still writes 1 GiB, so that
+            launching the first of them takes no time and none of their inputs are in its cache.
+    """
+    if clock == "gpu":
+        return _gpu_milliseconds(call)
     now = time.perf_counter if clock == "wall" else time.process_time
     _synchronize()
     start = now()
-    entry.call()
+    call()
     _synchronize()
     return (now() - start) * 1e3
+
+
+def _gpu_milliseconds(call: Call) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    _synchronize()
+    _larger_than_caches().zero_()
+    start.record()
+    call()
+    end.record()
+    _synchronize()
+    return start.elapsed_time(end)
+
+
+@cache
+def _larger_than_caches() -> Tensor:
+    return torch.empty(2**30, dtype=torch.uint8, device="cuda")  # 0.3 ms of an H100
 
 
 def _synchronize() -> None:

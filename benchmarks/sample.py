@@ -10,7 +10,7 @@ from pathlib import Path
 
 import c2am
 from benchmarks.ops import cases
-from benchmarks.runner import entries, time_entries
+from benchmarks.runner import default_clock, entries, time_entries
 
 
 def main() -> None:
@@ -24,7 +24,8 @@ def main() -> None:
     for case in cases(options.op, options.image):
         timed = entries(case, options.threads, peers=False)
         fast = [entry for entry in timed if "reference" not in entry.provider] or timed
-        for entry, times in time_entries(fast, budget_s=2.0, least=3).items():
+        samples = time_entries(fast, budget_s=2.0, clock=default_clock(), least=3)
+        for entry, times in samples.items():
             name = f"{case.shape}, {entry.provider} x{entry.threads}"
             medians[name] = statistics.median(times)
     print(json.dumps({"c2am": str(Path(c2am.__file__).parent), "ms": medians}))

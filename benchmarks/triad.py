@@ -1,8 +1,10 @@
 """The bandwidth of this machine's memory, by the triad of McCalpin's STREAM."""
 
-import time
+from functools import partial
 
 import torch
+
+from benchmarks.runner import default_clock, milliseconds
 
 ELEMENTS = 2**25  # three arrays of 128 MiB, more than caches hold
 REPEATS = 8
@@ -12,11 +14,6 @@ def triad(threads: int, device: torch.device) -> float:
     """The best of some runs of a = b + s c, in bytes per second: 12 bytes for each element."""
     torch.set_num_threads(threads)
     a, b, c = torch.zeros(3, ELEMENTS, device=device)
-    seconds = []
-    for _ in range(REPEATS):
-        start = time.perf_counter()
-        torch.add(b, c, alpha=3.0, out=a)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return 12 * ELEMENTS / min(seconds)
+    add = partial(torch.add, b, c, alpha=3.0, out=a)
+    fastest = min(milliseconds(add, default_clock()) for _ in range(REPEATS))
+    return 12 * ELEMENTS / (fastest / 1e3)

@@ -11,10 +11,11 @@ import triton.language as tl
 from torch import Tensor
 
 from c2am.kernels.bilinear import COLUMNS, ROWS, resized
+from c2am.kernels.normalize_cam import quotient
 from c2am.kernels.tuning import tuned
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["height", "width"])
 def _tile_maxima(
     cam: tl.tensor,  # (K, height, width), at least 0
     maxima: tl.tensor,  # (K, row tiles, column tiles)
@@ -45,7 +46,7 @@ def _tile_maxima(
     key=["normalize"],
     restore_value=["total", "count"],
 )
-@triton.jit
+@triton.jit(do_not_specialize=["maps", "height", "width"])
 def _accumulate(
     cam: tl.tensor,  # (K, height, width)
     maxima: tl.tensor,  # (K, tiles)
@@ -83,7 +84,7 @@ def _accumulate(
             if largest > 0:
                 values = resized(source, height, width, row, column, side, side, inside, dtype)
                 if normalize:
-                    values = values / (largest + eps)
+                    values = quotient(values, largest + eps)
                 # Adding and taking away `shift` rounds to its last place; 0 rounds nothing.
                 running += (values.to(running.dtype) + shift) - shift
                 found += 1

@@ -25,7 +25,8 @@ def _neighbours(
     """
     numerator = tl.maximum((2 * index + 1) * size - out_size, 0)
     low = numerator // (2 * out_size)
-    share = (numerator - low * (2 * out_size)).to(dtype) / (2 * out_size).to(dtype)
+    # A size of 1 is a Python integer here, which knows no `to`: the division converts it.
+    share = (numerator - low * (2 * out_size)).to(dtype) / (2 * out_size)
     return low, tl.minimum(low + 1, size - 1), share
 
 

@@ -26,6 +26,15 @@ def _block_maximum(
 
 
 @triton.jit
+def quotient(
+    value: tl.tensor,  # float32 or float64
+    divisor: tl.tensor,  # of the same dtype
+) -> tl.tensor:
+    """Rounded to nearest: `/` of float32 is not on a GPU, where a map's maximum may exceed 1."""
+    return value / divisor if value.dtype == tl.float64 else tl.div_rn(value, divisor)
+
+
+@triton.jit
 def _divide(
     cam: tl.tensor,  # (K, pixels)
     maxima: tl.tensor,  # (K, parts)
@@ -43,7 +52,7 @@ def _divide(
     offsets = tl.program_id(1) * block_size + tl.arange(0, block_size)
     inside = offsets < pixels
     values = tl.load(cam + k * pixels + offsets, mask=inside).to(largest.dtype)
-    normalized = values / (largest + eps)
+    normalized = quotient(values, largest + eps)
     tl.store(out + k * pixels + offsets, normalized.to(out.dtype.element_ty), mask=inside)
 
 

@@ -4,6 +4,9 @@ On a GPU they are timed at the first launch that is large enough to tell; the re
 Triton's cache folder for later processes on such a GPU. Configurations leave the order of sums in
 float32 as it is. That of float64 partial sums may hang on the warps, which is far below the
 rounding of the results.
+
+Sizes that differ from image to image are not specialised (`do_not_specialize`): a kernel would be
+compiled anew for those that are 1, and for multiples of 16.
 """
 
 import math

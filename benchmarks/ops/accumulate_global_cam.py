@@ -29,7 +29,10 @@ def cases() -> Iterator[Case]:
             call = partial(accumulate_global_cam, *arguments, normalize=normalize)
             shape = f"{count}x{size[0]}x{size[1]}{' normalize' if normalize else ''} into 20"
             plain = compiled(reference(OP, device), *arguments, normalize)
-            work = {"native": partial(_work, cam, normalize)}
+            work = {
+                "native": partial(_work, cam, normalize),
+                "triton": partial(_triton_work, cam, len(class_index.unique())),
+            }
             yield Case(shape, providers(OP, call, device) | plain, work=work)
 
 
@@ -46,5 +49,15 @@ def _work(cam: torch.Tensor, normalize: bool) -> Work:
         return work
     return Work(
         bytes=work.bytes + 4.0 * (2 * cam.numel() + 4 * values),
-        flops=work.flops + 2.0 * cam.numel() + (8 + 2.0) * values,
+        flops=work.flops + 2.0 * cam.numel() + (9 + 2.0) * values,
+    )
+
+
+def _triton_work(cam: torch.Tensor, classes: int) -> Work:
+    """The maps are read and resized twice, for their maxima and their sums; the sums of the classes
+    that have maps are read and written."""
+    values = len(cam) * 128 * 128
+    return Work(
+        bytes=2 * 4.0 * cam.numel() + 2 * 8.0 * classes * 128 * 128,
+        flops=values * (2 * 9 + 1 + 5.0),
     )

@@ -31,12 +31,13 @@ def cases() -> Iterator[Case]:
         pairs = gather.Pairs((128, 128), 10, device)
         arguments = (edge, label, pairs.source, pairs.paths, pairs.target)
         ours |= gather.providers(gather.affinity_loss, *arguments)
-        yield Case(f"{batch}x1x128x128 r10", ours, work={"native": partial(_work, edge)})
+        work = {"native": partial(_work, edge, 4), "triton": partial(_work, edge, 3)}
+        yield Case(f"{batch}x1x128x128 r10", ours, work=work)
 
 
-def _work(edge: torch.Tensor) -> Work:
-    """Pairs are counted by their kind (three, and void) and the pixel of their maximum; the losses
-    and gradients of the three are sums over pixels.
+def _work(edge: torch.Tensor, kinds: int) -> Work:
+    """Pairs are counted by their kind (three, natively void too) and the pixel of their maximum;
+    the losses and gradients of the three are sums over pixels.
 
     Counting reads edge and label and writes the counts; losses and gradients read edge and three
     counts each; three gradients are written, read and merged. A path is compared along, a pair
@@ -45,6 +46,6 @@ def _work(edge: torch.Tensor) -> Work:
     batch, _, height, width = edge.shape
     pairs = count_pairs(height, width, 10)
     return Work(
-        bytes=4.0 * edge.numel() * (2 + 4 + 2 * (1 + 3) + 3 + 3 + 1),
+        bytes=4.0 * edge.numel() * (2 + kinds + 2 * (1 + 3) + 3 + 3 + 1),
         flops=batch * (pairs.steps + 2.0 * pairs.total) + 3 * 21.0 * edge.numel(),
     )

@@ -31,12 +31,18 @@ def cases() -> Iterator[Case]:
         pairs = gather.Pairs((128, 128), 10, device)
         arguments = (field, label, pairs.source, pairs.target, pairs.steps)
         ours |= gather.providers(gather.displacement_loss, *arguments)
-        yield Case(f"{batch}x2x128x128 r10", ours, work={"native": partial(_work, field)})
+        work = {
+            "native": partial(_work, field, 3 + 4 + 2 * 4 + 4 + 2),
+            "triton": partial(_work, field, 3 + 2 + 3 + 4 + 4 + 2),
+        }
+        yield Case(f"{batch}x2x128x128 r10", ours, work=work)
 
 
-def _work(field: torch.Tensor) -> Work:
+def _work(field: torch.Tensor, values: int) -> Work:
     """One step visits every pair from either end: it reads the two components and the labels and
     writes both components of two gradients, which the next divides and backward merges.
+
+    The Triton kernels write one pair of slopes, of which the next makes those of two gradients.
 
     An end takes two operations with the labels and of each component three for the error, two for
     its magnitude and four for its sign.
@@ -45,6 +51,6 @@ def _work(field: torch.Tensor) -> Work:
     pairs = count_pairs(height, width, 10)
     pixels = batch * height * width
     return Work(
-        bytes=4.0 * pixels * (3 + 4 + 2 * 4 + 4 + 2),
+        bytes=4.0 * pixels * values,
         flops=2.0 * batch * pairs.total * (2 + 2 * 9) + 4.0 * pixels,
     )

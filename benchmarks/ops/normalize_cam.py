@@ -21,7 +21,8 @@ def cases() -> Iterator[Case]:
             name = f"{'x'.join(map(str, shape))} {str(dtype).removeprefix('torch.')}"
             ours = providers(OP, partial(normalize_cam, cam), device)
             ours |= compiled(reference(OP, device), cam, 1e-5)
-            yield Case(name, ours, work={"native": partial(_work, cam)})
+            work = partial(_work, cam)
+            yield Case(name, ours, work={"native": work, "triton": work})
 
 
 def _work(cam: torch.Tensor) -> Work:

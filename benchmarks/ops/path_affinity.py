@@ -13,6 +13,7 @@ from benchmarks.ops import providers
 from benchmarks.pairs import count_pairs
 from benchmarks.runner import Case, Work, best_device
 from c2am.ops import path_affinity
+from c2am.ops.paths import path_chains
 
 
 def _forward_backward(edge: torch.Tensor, weight: torch.Tensor, *, backend: str) -> None:
@@ -31,7 +32,7 @@ def cases() -> Iterator[Case]:
         pairs = gather.Pairs((128, 128), 10, device)
         arguments = (edge, pairs.source, pairs.paths)
         plain = gather.providers(gather.path_affinity, *arguments, grad=weight)
-        work = {"native": partial(_work, edge)}
+        work = {"native": partial(_work, edge), "triton": partial(_triton_work, edge)}
         yield Case(f"{batch}x1x128x128 r10", ours | plain, work=work)
 
 
@@ -46,4 +47,18 @@ def _work(edge: torch.Tensor) -> Work:
     return Work(
         bytes=4.0 * (3 * edge.numel() + 2 * batch * pairs.total),
         flops=2.0 * batch * (pairs.steps + pairs.total),
+    )
+
+
+def _triton_work(edge: torch.Tensor) -> Work:
+    """Backward also reads the gradients for their largest, and sets to 0, writes and reads sums of
+    64 bits. Paths are extended along chains.
+    """
+    batch, _, height, width = edge.shape
+    pairs = count_pairs(height, width, 10)
+    sources = pairs.total // 152
+    steps = sources * len(path_chains(10.0, torch.device("cpu")).pixels)
+    return Work(
+        bytes=4.0 * (3 * edge.numel() + 3 * batch * pairs.total) + 3 * 8.0 * edge.numel(),
+        flops=2.0 * batch * (steps + pairs.total),
     )

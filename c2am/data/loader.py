@@ -61,8 +61,11 @@ class InferenceBatch:
 
     @cached_property
     def present(self) -> Tensor:
-        """(B, Z) bool, the classes of the image labels; read when asked for, as tests have none."""
-        return _label_table(self.dataset, self.ids).to(self.images.device)
+        """(B, Z) bool, on the CPU, the classes of the image labels.
+
+        Read when asked for, as tests have none.
+        """
+        return _label_table(self.dataset, self.ids)
 
 
 class TrainLoader:

@@ -78,7 +78,7 @@ class Method:
         Args:
             net: the trained classifier in eval mode.
             views: (B,V,3,H,W), normalised; V = 2 is the image and its mirror.
-            present: (B,Z) bool, the image-level labels.
+            present: (B,Z) bool, the image-level labels; on the CPU, as its sum is a size.
             ids: names of the B images.
 
         Returns:

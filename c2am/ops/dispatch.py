@@ -61,22 +61,24 @@ def define(
 ) -> None:
     """Register `c2am::<op>` with torch: schema, kernel for any device, fake kernel, autograd.
 
-    The kernel computes in the dtypes that it chooses, whatever autocast is on around it.
+    The kernel computes in the dtypes that it chooses, whatever autocast is on around it, with the
+    GPU of its first tensor as the current one.
     """
     name = f"c2am::{op}"
     torch.library.define(name, schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(name, "default", _without_autocast(kernel))
+    torch.library.impl(name, "default", _guarded(kernel))
     torch.library.register_fake(name, fake)
     if backward is not None:
         torch.library.register_autograd(name, backward, setup_context=setup_context)
 
 
-def _without_autocast(kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded(kernel: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(kernel)
     def guarded(*arguments: Any) -> Any:
         values = (a[0] if isinstance(a, list) and a else a for a in arguments)
-        device = next(value.device for value in values if isinstance(value, torch.Tensor))
-        with torch.autocast(device.type, enabled=False):
+        first = next(value for value in values if isinstance(value, torch.Tensor))
+        # Triton launches on the current GPU, whichever the tensors are on.
+        with torch.autocast(first.device.type, enabled=False), torch.cuda.device_of(first):
             return kernel(*arguments)
 
     return guarded

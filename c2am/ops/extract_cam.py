@@ -35,7 +35,8 @@ def extract_cam(
         features: (B, V, C, h, w) float, float16 or bfloat16 too; V = 2, the image and its mirror,
             or V = 1 with `flip=False`.
         weight: (Z, C) float, of the 1x1 classifier.
-        present: (B, Z) bool, the image labels.
+        present: (B, Z) bool, the image labels; on the CPU, or on the device of `features`, which
+            the host then waits for, since K is a size.
         size: (H, W) of the maps; bilinear with `align_corners=False`.
         flip: Whether the second view is the mirror, whose maps are mirrored back and added.
         out: (K, H, W), to which the maps are added in place (for the sum over scales).
@@ -52,7 +53,9 @@ def extract_cam(
     checks.tensor(OP, "features", features, ("B", 1 + flip, "C", "h", "w"), checks.FEATURES)
     batch, _, channels = features.shape[:3]
     checks.tensor(OP, "weight", weight, ("Z", channels), checks.FEATURES, like=features)
-    checks.tensor(OP, "present", present, (batch, len(weight)), (torch.bool,), like=features)
+    on_cpu = isinstance(present, Tensor) and present.device.type == "cpu"
+    like = None if on_cpu else features
+    checks.tensor(OP, "present", present, (batch, len(weight)), (torch.bool,), like=like)
     height, width = size
     checks.above(OP, 0, height=height, width=width, h=features.shape[3], w=features.shape[4])
     checks.no_gradient(OP, features=features, weight=weight)
@@ -147,7 +150,7 @@ def _triton(
     from c2am.kernels import extract_cam as kernels
 
     checks.finite(OP, features=features)
-    pairs = present.nonzero()  # waits for the device: the number of maps is a size
+    pairs = present.nonzero()  # waits for a GPU that `present` is on
     dtype = checks.accumulation_dtype(features.dtype)
     if len(pairs) == 0:
         return features.new_empty(0, *size, dtype=dtype) if out is None else out

@@ -65,7 +65,7 @@ def accumulate(context: StageContext, accumulator: GlobalCamAccumulator, partial
     )
     for index, batch in enumerate(batches, start=1):
         maps = strided_maps(context, method, net, batch)
-        accumulator.update(maps, batch.present.nonzero()[:, 1])
+        accumulator.update(maps, batch.present.nonzero()[:, 1].to(maps.device, non_blocking=True))
         done += batch.ids
         if index % _SAVE_EVERY == 0:
             _save(accumulator, partial, done)

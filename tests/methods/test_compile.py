@@ -15,6 +15,12 @@ from c2am.models.classifier import Classifier
 from c2am.normalization import Normalization
 
 COMPILERS = ["aot_eager", "inductor"]
+# In float64 on a GPU, whose convolutions of float32 are products of TF32.
+DEVICES = [
+    ("cpu", torch.float32),
+    pytest.param("cuda", torch.float64, marks=pytest.mark.gpu),
+]
+TOLERANCE = {"rtol": 1.3e-6, "atol": 1e-5}  # of float32, in which the loss is computed
 # Inductor calls the C++ compiler, which takes minutes where others keep the processors busy.
 pytestmark = pytest.mark.timeout(900)
 
@@ -45,23 +51,26 @@ def gradients(
     return [value.detach(), *torch.autograd.grad(value, list(net.parameters()))]
 
 
+@pytest.mark.parametrize(("device", "dtype"), DEVICES)
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_training_step_of_c2am(compiler: str) -> None:
-    net = classifier()
-    batch = Batch(torch.randn(3, 3, 64, 96), (torch.rand(3, 5) > 0.5).float())
+def test_training_step_of_c2am(compiler: str, device: str, dtype: torch.dtype) -> None:
+    net = classifier().to(device, dtype)
+    images, labels = torch.randn(3, 3, 64, 96), (torch.rand(3, 5) > 0.5).float()
+    batch = Batch(images.to(device, dtype), labels.to(device))
     method = build_method("c2am", FrontDoorConfig(pooling="lse"))
-    method.prepare(net, Artefacts(torch.rand(5, 8, 8)), 0)
+    method.prepare(net, Artefacts(torch.rand(5, 8, 8, device=device)), 0)
     compiled = torch.compile(method.loss, fullgraph=True, backend=compiler)
     results, expected = (gradients(loss, net, batch) for loss in (compiled, method.loss))
-    assert_close(results, expected)
+    assert_close(results, expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize(("device", "dtype"), DEVICES)
 @pytest.mark.parametrize("compiler", COMPILERS)
-def test_inference_step(compiler: str) -> None:
-    net = classifier().eval()
+def test_inference_step(compiler: str, device: str, dtype: torch.dtype) -> None:
+    net = classifier().to(device, dtype).eval()
     method = build_method("cam", FrontDoorConfig())
     compiled = torch.compile(method.class_maps, fullgraph=True, backend=compiler)
-    views = torch.randn(2, 2, 3, 64, 96)
+    views = torch.randn(2, 2, 3, 64, 96).to(device, dtype)
     for present in (torch.rand(2, 5) > 0.5, torch.zeros(2, 5, dtype=torch.bool)):
         arguments = (net, views, present, ["a", "b"])
-        assert_close(compiled(*arguments), method.class_maps(*arguments))
+        assert_close(compiled(*arguments), method.class_maps(*arguments), **TOLERANCE)

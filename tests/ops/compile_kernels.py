@@ -31,7 +31,8 @@ TABLES = "visits: i32, pixels: i32"
 def compiles(kernel: triton.JITFunction | Tuned, pointers: str, **constants: object) -> None:
     """Compile for the `pointers`, "name: type, ..."; what is neither these nor constant is i32.
 
-    A tuned kernel in its first configuration, in one run of this script in all of them.
+    A tuned kernel in its first configuration, in one run of this script in all of them. In another
+    run integers are 1 too, which makes them constants, but where the kernel says otherwise.
     """
     if isinstance(kernel, Tuned):
         configs = kernel.configs if (CAPABILITY, NARROW) == (90, "bf16") else kernel.configs[:1]
@@ -48,12 +49,17 @@ def compiles_with(
     types = {n: "*" + t for n, t in (pair.split(": ") for pair in pointers.split(", "))}
     names = [p.name for p in kernel.params]
     assert types.keys() | constants.keys() <= set(names), kernel
-    signature = {n: "constexpr" if n in constants else types.get(n, "i32") for n in names}
-    values = {(names.index(n),): v for n, v in constants.items()}
-    source = ASTSource(kernel, signature, values)
-    options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
-    target = GPUTarget("cuda", CAPABILITY, 32)
-    assert triton.compile(source, target=target, options=options).asm["cubin"]
+    variants = [constants]
+    if (CAPABILITY, NARROW) == (80, "bf16"):
+        special = [p.name for p in kernel.params if not p.do_not_specialize]
+        variants.append(dict.fromkeys(set(special) - types.keys(), 1) | constants)
+    for constant in variants:
+        signature = {n: "constexpr" if n in constant else types.get(n, "i32") for n in names}
+        values = {(names.index(n),): v for n, v in constant.items()}
+        source = ASTSource(kernel, signature, values)
+        options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+        target = GPUTarget("cuda", CAPABILITY, 32)
+        assert triton.compile(source, target=target, options=options).asm["cubin"]
 
 
 compiles(normalize_cam._block_maximum, f"cam: {NARROW}, maxima: {WIDE}", **PIXELS)

@@ -57,16 +57,24 @@ def within_error_budget() -> Callable[[Tensor, Tensor, Tensor], None]:
 
 
 @pytest.fixture
-def largest_allocation() -> Callable[[Callable[[], object]], int]:
-    """Bytes of the largest single allocation that a call makes on the CPU."""
+def allocations() -> Callable[[Callable[[], object]], list[int]]:
+    """Bytes of the allocations that a call makes on the CPU."""
 
-    def measure(call: Callable[[], object]) -> int:
+    def measure(call: Callable[[], object]) -> list[int]:
         cpu = [ProfilerActivity.CPU]
         with profile(activities=cpu, profile_memory=True, acc_events=True) as profiler:
             call()
-        return max(event.self_cpu_memory_usage for event in profiler.events())
+        return [e.self_cpu_memory_usage for e in profiler.events() if e.self_cpu_memory_usage > 0]
 
     return measure
+
+
+@pytest.fixture
+def largest_allocation(
+    allocations: Callable[[Callable[[], object]], list[int]],
+) -> Callable[[Callable[[], object]], int]:
+    """Bytes of the largest single allocation that a call makes on the CPU."""
+    return lambda call: max(allocations(call))
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def test_native_matches_reference(
         ((0, 9, 9), 3, torch.float32),
         ((2, 7, 9), 3.2, torch.float64),
         ((1, 22, 33), 3, torch.float32),  # several blocks
+        ((1, 6, 9), 3, torch.float16),
         ((1, 9, 13), 5, torch.bfloat16),
         ((1, 12, 21), 10, torch.float32),
     ],
@@ -241,6 +242,20 @@ def test_the_affinities_are_not_stored(largest_allocation: Callable[..., int]) -
     assert size < affinities.nbytes / 5
 
 
+def test_triton_memory_of_a_training_batch(
+    triton_device: torch.device, allocations: Callable[..., list[int]]
+) -> None:
+    """32 crops of 512 pixels take below 64 MB, even if nothing were freed before the end."""
+    edge, label = (t.to(triton_device) for t in inputs((1, 20, 20), torch.float32))
+    edge.requires_grad_()
+
+    def step() -> None:
+        ops.affinity_loss(edge, label, radius=3, num_classes=2, backend="triton").total.backward()
+
+    step()  # makes the tables of paths
+    assert sum(allocations(step)) * (32 * 128 * 128) / edge.numel() < 64e6
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -280,16 +295,4 @@ def test_compiles_to_one_graph() -> None:
 
     compiled = torch.compile(total, fullgraph=True, backend="aot_eager")
     grads = [torch.autograd.grad(function(edge), edge)[0] for function in (compiled, total)]
-    assert_close(*grads)
-
-
-@pytest.mark.gpu
-def test_cuda_matches_the_cpu() -> None:
-    edge, label = inputs((2, 63, 100), torch.float32)
-    grads = []
-    for device in ("cpu", "cuda"):
-        e = edge.to(device).requires_grad_()
-        ops.affinity_loss(e, label.to(device), radius=5, num_classes=2).total.backward()
-        assert e.grad is not None
-        grads.append(e.grad.cpu())
     assert_close(*grads)

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -59,6 +61,23 @@ def test_auto_prefers_the_core_to_the_interpreter(op: str, monkeypatch: pytest.M
 @pytest.mark.parametrize("op", TRITON_OPS)
 def test_auto_takes_triton_on_cuda(op: str) -> None:
     assert ops.backend_of(op, "cuda") == "triton"
+
+
+def test_the_gpu_of_the_tensors_is_made_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current one."""
+    order: list[object] = []
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        order.append(tensor)
+        yield
+        order.append("left")
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    cam = torch.rand(1, 2, 2)
+    ops.normalize_cam(cam)
+    assert order[0].data_ptr() == cam.data_ptr()  # type: ignore[attr-defined]
+    assert order[1:] == ["left"]
 
 
 def test_triton_on_cpu_without_the_interpreter_says_how(monkeypatch: pytest.MonkeyPatch) -> None:

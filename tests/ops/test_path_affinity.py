@@ -72,6 +72,7 @@ def test_native_matches_reference(
         ((2, 7, 9), 3.2, torch.float64),
         ((1, 9, 13), 5, torch.bfloat16),
         ((1, 22, 33), 3, torch.float32),  # several blocks
+        ((1, 6, 9), 3, torch.float16),
     ],
 )
 @pytest.mark.usefixtures("nan_in_fresh_memory")

@@ -51,8 +51,8 @@ def global_cam(device: torch.device) -> Results:
 
 
 def pair_losses(device: torch.device) -> Results:
-    edge = torch.rand(2, 1, 15, 20, device=device, requires_grad=True)
-    label = torch.randint(0, 3, (2, 15, 20), device=device)
+    edge = torch.rand(1, 1, 9, 14, device=device, requires_grad=True)
+    label = torch.randint(0, 3, (1, 9, 14), device=device)
     losses = ops.affinity_loss(edge, label, radius=3, num_classes=2, backend="triton")
     losses.total.backward()
     assert edge.grad is not None
@@ -60,8 +60,8 @@ def pair_losses(device: torch.device) -> Results:
 
 
 def displacement_losses(device: torch.device) -> Results:
-    field = torch.randn(2, 2, 15, 20, device=device, requires_grad=True)
-    label = torch.randint(0, 3, (2, 15, 20), device=device)
+    field = torch.randn(1, 2, 9, 14, device=device, requires_grad=True)
+    label = torch.randint(0, 3, (1, 9, 14), device=device)
     losses = ops.displacement_loss(field, label, radius=3, backend="triton")
     losses.total.backward()
     assert field.grad is not None
