@@ -260,6 +260,10 @@ class IrnLabelsConfig:
     bg_threshold: float = 0.10
     gt_prob: float = 0.7
     """Confidence of the unaries made from labels."""
+    stream: bool = False
+    """Make the labels, the same ones, in the pass of stage cam, from the class maps in memory. Of
+    training images that are not scored, the high resolution maps then never touch the disk; other
+    settings of this section need another pass."""
     crf: CrfConfig = field(default_factory=CrfConfig)
 
     def __post_init__(self) -> None:

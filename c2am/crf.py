@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from c2am import ops
 from c2am.config import CrfConfig
-from c2am.data.dataset import DataError
+from c2am.data.dataset import DataError, naming
 from c2am.data.images import EXTENSIONS, read_image, read_mask
 from c2am.palette import VOID
 from c2am.stages.crf import crf_plan, infer
@@ -83,13 +83,9 @@ def refine_files(
 
     def refine(name: str) -> None:
         job = jobs[name]
-        try:
+        with naming(job.labels):
             photo, mask = read_image(job.image), read_mask(job.labels)
             refined = refine_labels(photo, mask, config, gt_prob=gt_prob)
-        except DataError:
-            raise
-        except ValueError as error:
-            raise DataError(f"{job.labels}: {error}") from error
         write_mask(job.output, refined)
 
     if len(jobs) == 1:

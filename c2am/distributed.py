@@ -8,8 +8,9 @@ ranks, so each rank must return a loss whose *mean over ranks* is the loss of th
 `global_mean` makes such a loss from a local sum and count; every term of a task goes through it.
 """
 
+import heapq
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
@@ -96,9 +97,24 @@ def _local_device(device: str) -> torch.device:
     return torch.device("cuda", index)
 
 
-def shard(items: Sequence[T]) -> list[T]:
-    """The items of this rank: every world_size()-th, beginning with the rank's own index."""
-    return list(items[rank() :: world_size()])
+def shard(items: Sequence[T], cost: Callable[[T], float] = lambda item: 1.0) -> list[T]:
+    """The items of this rank, in their order; what the ranks have costs about the same.
+
+    The costliest item comes first, each goes to the rank that has least so far (Graham 1969: the
+    largest share is at most 4/3 of the least possible). All ranks compute the same split; where
+    all items cost the same, rank r has every world_size()-th from the r-th on.
+    """
+    if world_size() == 1:
+        return list(items)
+    costs = [cost(item) for item in items]
+    shares = [(0.0, each) for each in range(world_size())]
+    mine = []
+    for index in sorted(range(len(items)), key=lambda index: -costs[index]):
+        total, owner = shares[0]
+        heapq.heapreplace(shares, (total + costs[index], owner))
+        if owner == rank():
+            mine.append(index)
+    return [items[index] for index in sorted(mine)]
 
 
 def waiting(place: str) -> AbstractContextManager[None]:
@@ -152,8 +168,13 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
 
 def from_main(value: int, device: torch.device) -> int:
     """The main rank's `value` (int64), on all ranks; `device` is that of the session."""
-    own = torch.tensor(int(value) if is_main() else 0, device=device)
-    return int(all_reduce_sum(own))
+    return list_from_main([value], device)[0]
+
+
+def list_from_main(values: Sequence[int], device: torch.device) -> list[int]:
+    """As `from_main`, of several values; every rank hands over as many."""
+    own = torch.tensor(values, dtype=torch.int64, device=device)
+    return all_reduce_sum(own if is_main() else torch.zeros_like(own)).tolist()
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:

@@ -150,7 +150,14 @@ class Jobs:
         """Whether the files that `record`, a manifest or a running note, speaks of can be kept."""
         known = record.get("images", {})
         same = all(known.get(name, now) == now for name, now in self.images(job).items())
-        return same and record.get("fingerprint") == self.fingerprint(job)
+        fits = record.get("streamed") in (None, self.labels(job))
+        return same and fits and record.get("fingerprint") == self.fingerprint(job)
+
+    def labels(self, job: Job) -> str | None:
+        """Of stage `cam`: the fingerprint of the labels that its pass can make."""
+        if job.stage.name != "cam":
+            return None
+        return self.fingerprint(Job(STAGES[STAGE_NAMES.index("irn_labels")], job.method))
 
     def check_images(self, job: Job) -> None:
         """Refuse to make files anew because of an image that is merely gone.

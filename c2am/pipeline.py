@@ -165,12 +165,16 @@ class Pipeline:
         note = {
             "fingerprint": self.jobs.fingerprint(job),
             "images": self.jobs.images(job),
+            "streamed": self.jobs.labels(job) if self.config.irn_labels.stream else None,
             "started": time.time(),
             "spent": 0.0,
         }
         if keep:
-            # Files of lists that the stage worked through before are still there.
-            note["images"] = (running if begun else manifest)["images"] | note["images"]
+            # Files of lists that the stage worked through before are still there, and labels that
+            # it made along, in the place of maps.
+            before = running if begun else manifest
+            note["images"] = before["images"] | note["images"]
+            note["streamed"] = before.get("streamed") or note["streamed"]
             note["spent"] = self._spent(job, running) if begun else manifest["wall_time"]
         self._say(f"[bold]{job}[/bold]: " + ("continues" if keep else "runs"))
         distributed.barrier()  # all ranks have read what the main one changes now
@@ -196,7 +200,7 @@ class Pipeline:
         seconds = note["spent"] + time.perf_counter() - began
         distributed.barrier()
         if distributed.is_main():
-            manifest = self._manifest(job, note["images"], metrics, seconds)
+            manifest = self._manifest(job, note, metrics, seconds)
             self.workspace.write_manifest(*job.key, manifest)
         distributed.barrier()
         self._say(f"[bold]{job}[/bold]: done in {duration(seconds)}")
@@ -214,13 +218,14 @@ class Pipeline:
         )
 
     def _manifest(
-        self, job: Job, images: dict[str, str], metrics: dict, seconds: float
+        self, job: Job, note: dict[str, Any], metrics: dict, seconds: float
     ) -> dict[str, Any]:
         sections = job.stage.sections + (("evaluation",) if job.stage.scored else ())
         return {
             "fingerprint": self.jobs.fingerprint(job),
             "scoring": self.jobs.scoring(job),
-            "images": images,
+            "images": note["images"],
+            "streamed": note["streamed"],
             "lists": {name: getattr(self.config.data, name) for name in job.stage.lists},
             "inputs": {str(need): self.jobs.fingerprint(need) for need in self.jobs.needs(job)},
             "config": {name: section(self.config, name) for name in sections},

@@ -20,6 +20,7 @@ _IRRELEVANT = {
     "data": {"root", "sbd", "labels", "threads"}
     | {"train_list", "score_list", "val_list", "test_list"},
     "cam": {"batch_size", "max_pixels"},
+    "irn_labels": {"stream"},
     "predictions": {"batch_size"},
 }
 _IRRELEVANT_ANYWHERE = {"checkpoint_every", "keep_checkpoints", "log_every", "compile"}

@@ -102,6 +102,15 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
         raise WorkspaceError(f"cannot read {path}: {error}") from error
 
 
+def tensor_names(path: str | Path) -> set[str]:
+    """The names of the tensors in a safetensors file, from its header alone."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise WorkspaceError(f"cannot read {path}: {error}") from error
+
+
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the string metadata of a safetensors file."""
     try:

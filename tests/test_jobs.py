@@ -49,6 +49,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(run, path, value, first):
         ("data.threads", 8),
         ("classifier.checkpoint_every", 7),
         ("irn.log_every", 3),
+        ("irn_labels.stream", True),
         ("segmenter.compile", True),
         ("cam.batch_size", 1),
         ("predictions.batch_size", 1),
@@ -182,3 +183,40 @@ def test_files_of_another_configuration_are_removed(run):
     old.write_text("old")
     run(change(run.config, "cam.scales", (1.0,)))
     assert not old.exists()
+
+
+def test_streaming_alone_redoes_nothing(run):
+    run()
+    on = change(run.config, "irn_labels.stream", True)
+    assert run(on) == ["report"]
+    # The maps are there, so other labels need no other pass.
+    assert run(change(on, "irn_labels.fg_threshold", 0.4)) == ALL[ALL.index("irn_labels/cam") :]
+
+
+def test_other_labels_than_those_streamed_need_another_pass(run):
+    run(change(run.config, "irn_labels.stream", True))
+    assert run() == ["report"]
+    other = change(run.config, "irn_labels.fg_threshold", 0.4)
+    message = "irn_labels/cam needs cam/cam, which was done with other settings"
+    with pytest.raises(ValueError, match=message):
+        run(other, stages=["irn_labels"])
+    assert run(other) == ALL[ALL.index("cam/cam") :]
+    assert run.manifest("cam", "cam")["streamed"] is None
+
+
+def test_a_pass_that_began_to_stream_is_continued_without(run):
+    def fail(context):
+        raise KeyboardInterrupt
+
+    run.actions["cam/cam"] = fail
+    with pytest.raises(KeyboardInterrupt):
+        run(change(run.config, "irn_labels.stream", True))
+    half = run.root / "cam" / "cam" / "half.png"
+    half.write_text("labels")
+    run.actions.clear()
+    run()
+    assert half.exists()
+    assert (
+        run.manifest("cam", "cam")["streamed"] == run.manifest("irn_labels", "cam")["fingerprint"]
+    )
+    assert run.manifest("cam", "c2am")["streamed"] is None

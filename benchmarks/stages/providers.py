@@ -78,8 +78,8 @@ def _fixed(task: Any, loader: TrainLoader, config: TrainConfig, **kept: Any) -> 
 def _cam_whole(module: ModuleType, context: StageContext, recorder: Recorder) -> None:
     save = module.save_batch
 
-    def save_and_note(context: StageContext, batch: Any, *maps: Any) -> None:
-        save(context, batch, *maps)
+    def save_and_note(files: Any, batch: Any, *maps: Any) -> None:
+        save(files, batch, *maps)
         recorder.add(len(batch.ids))
 
     module.save_batch = save_and_note  # type: ignore[attr-defined]
@@ -115,7 +115,7 @@ def _cam_network(module: ModuleType, context: StageContext, recorder: Recorder) 
 
 
 def _cam_without_saving(module: ModuleType, context: StageContext, recorder: Recorder) -> None:
-    def note(context: StageContext, batch: Any, *maps: Any) -> None:
+    def note(files: Any, batch: Any, *maps: Any) -> None:
         synchronize(context.device)
         recorder.add(len(batch.ids))
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from c2am.config import DataConfig
-from c2am.data.dataset import DataError, Dataset
+from c2am.data.dataset import DataError, Dataset, naming
 from c2am.data.folder import FolderDataset
 from c2am.data.images import read_image, read_mask
 from c2am.data.synthetic import SyntheticDataset
@@ -17,6 +17,7 @@ __all__ = [
     "FolderDataset",
     "SyntheticDataset",
     "VocDataset",
+    "naming",
     "open_dataset",
     "read_image",
     "read_mask",

@@ -1,6 +1,7 @@
 """What the pipeline asks of a dataset, and the checks that every dataset shares."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -9,6 +10,17 @@ import numpy as np
 
 class DataError(ValueError):
     """A file of a dataset is missing, unreadable or contradicts another; the message names it."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give a `ValueError` of the block the name of the file at fault: it becomes a `DataError`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 class Dataset(Protocol):

@@ -1,6 +1,12 @@
-"""Stage `cam`: a method's multi-scale class maps of every image, and the score of the seeds."""
+"""Stage `cam`: a method's multi-scale class maps of every image, and the score of the seeds.
+
+With `irn_labels.stream` it makes the labels for the IRN too, from the maps in memory.
+"""
+
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from c2am import distributed, ops
 from c2am.config import PipelineConfig
@@ -14,12 +20,13 @@ from c2am.stages.class_maps import (
     split_by_image,
 )
 from c2am.stages.context import StageContext
+from c2am.stages.irn_labels import labels_from
 from c2am.stages.lists import pending_batches, union, with_mask
 from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import both_maps, trained_classifier
 from c2am.stages.parallel import Workers
 from c2am.stages.scoring import choose_threshold, sweep_list, thresholds
-from c2am.workspace import write_tensors
+from c2am.workspace import tensor_names, write_mask, write_tensors
 
 
 def run(context: StageContext) -> dict:
@@ -70,10 +77,10 @@ def _check_masks(config: PipelineConfig, dataset: Dataset) -> None:
 
 def write_class_maps(context: StageContext, ids: list[str]) -> None:
     """Class maps of this rank's images that have no file yet."""
-    config = context.config
+    config, files = context.config, Files(context)
     assert context.method is not None
     batch_size = config.cam.batch_size
-    todo = pending_batches(context.dataset, ids, context.folder, ".safetensors", batch_size)
+    todo = pending_batches(context, ids, files.there, batch_size)
     if not todo:
         return
     net = trained_classifier(context, context.classifier_weights(), context.method)
@@ -86,33 +93,61 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
         flip=config.cam.flip,
         batch_size=batch_size,
     )
-    # Threads normalise, copy and write, so that the network does not wait for the disk.
+    # Threads copy, label and write, so that the network does not wait for them.
     with Workers() as workers, torch.inference_mode(not context.method.needs_gradients):
         for batch in batches:
             maps = both_maps(context, context.method, net, batch)
-            workers.submit(save_batch, context, batch, maps)
+            workers.submit(save_batch, files, batch, maps)
 
 
-def save_batch(context: StageContext, batch: InferenceBatch, maps: ops.MultiScaleCam) -> None:
-    """One file per image: `classes (K,)` int64, `strided` and `high_res` float16 in 0..1.
+class Files:
+    """What the stage leaves of which image.
 
-    A file that is there from an earlier run is left as it is.
+    With `irn_labels.stream` an image of the training list gets its labels `<id>.png` here, from
+    the maps in memory. Its high resolution maps, many times larger than all the rest, are then
+    written only if they are scored. The strided ones are what `pseudo_masks` reads.
     """
+
+    def __init__(self, context: StageContext) -> None:
+        self._context = context
+        data, dataset = context.config.data, context.dataset
+        lists = dataset.ids(data.score_list), dataset.ids(data.val_list)
+        self._scored = frozenset(with_mask(dataset, union(*lists)))
+        stream = context.config.irn_labels.stream
+        self._labelled = frozenset(dataset.ids(data.train_list) if stream else ())
+
+    def there(self, image_id: str) -> bool:
+        """Whether an earlier run has left all that is needed of an image."""
+        path = self._path(image_id)
+        if not path.exists():
+            return False
+        return image_id not in self._scored or "high_res" in tensor_names(path)
+
+    def save(self, image_id: str, classes: Tensor, strided: Tensor, high_res: Tensor) -> None:
+        """`classes (K,)` int64, `strided` and `high_res` float16 in 0..1; the labels come first."""
+        tensors = {"classes": classes, "strided": strided}
+        if image_id in self._labelled:
+            labels = labels_from(self._context, image_id, ClassMaps(classes, high_res))
+            write_mask(self._path(image_id).with_suffix(".png"), labels)
+        if image_id in self._scored or image_id not in self._labelled:
+            tensors["high_res"] = high_res
+        write_tensors(self._path(image_id), tensors)
+
+    def _path(self, image_id: str) -> Path:
+        return self._context.folder / f"{image_id}.safetensors"
+
+
+def save_batch(files: Files, batch: InferenceBatch, maps: ops.MultiScaleCam) -> None:
+    """The files of a batch's images; what is there from an earlier run is left as it is."""
     images = zip(
         batch.ids,
         batch.present,
-        *(split_by_image(kind.half().cpu(), batch.present) for kind in maps),
+        *(split_by_image(kind.half(), batch.present) for kind in maps),
         strict=True,
     )
-    for image_id, present, coarse, fine in images:
-        tensors = {
-            "classes": present.nonzero()[:, 0],
-            "strided": coarse,
-            "high_res": fine,
-        }
-        path = context.folder / f"{image_id}.safetensors"
-        if not path.exists():
-            write_tensors(path, tensors)
+    for image_id, present, strided, high_res in images:
+        if not files.there(image_id):
+            files.save(image_id, present.nonzero()[:, 0], strided, high_res)
 
 
 def seed_scores(context: StageContext) -> dict:

@@ -15,6 +15,7 @@ from c2am.config import ClassifierConfig
 from c2am.data.loader import TrainBatch
 from c2am.models import Classifier, build_classifier
 from c2am.stages.context import StageContext
+from c2am.stages.lists import own_batches
 from c2am.stages.loaders import inference_batches, train_loader
 from c2am.trainer import train
 
@@ -89,13 +90,13 @@ def _logits(context: StageContext, net: Classifier, ids: list[str]) -> Tensor:
     """(N, Z) float32 on the CPU, gathered from all ranks."""
     row = {image_id: index for index, image_id in enumerate(ids)}
     logits = torch.zeros(len(ids), len(context.dataset.classes), device=context.device)
-    config = context.config
+    config, batch_size = context.config, context.config.cam.batch_size
     batches = inference_batches(
         context,
-        distributed.shard(ids),
+        own_batches(context.dataset, ids, batch_size),
         net.backbone.normalization,
         f"{context.name}: val",
-        batch_size=config.cam.batch_size,
+        batch_size=batch_size,
     )
     net.eval()
     for batch in batches:

@@ -14,6 +14,7 @@ from c2am import distributed
 from c2am.global_cam import GlobalCamAccumulator
 from c2am.methods import build_method
 from c2am.stages.context import StageContext
+from c2am.stages.lists import own_batches
 from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import strided_maps, trained_classifier
 from c2am.workspace import read_metadata, read_tensors, write_tensors
@@ -47,7 +48,8 @@ def accumulate(context: StageContext, accumulator: GlobalCamAccumulator, partial
     """Pass over this rank's images; goes on from what a killed pass has left in `partial`."""
     config = context.config
     done = _resume(accumulator, partial)
-    ids = distributed.shard(context.dataset.ids(config.data.train_list))
+    train = context.dataset.ids(config.data.train_list)
+    ids = own_batches(context.dataset, train, config.cam.batch_size)
     known = set(done)
     todo = [image_id for image_id in ids if image_id not in known]
     if not todo:

@@ -19,6 +19,7 @@ from c2am.ops import paths
 from c2am.palette import VOID
 from c2am.stages.context import StageContext
 from c2am.stages.labels import resize_labels
+from c2am.stages.lists import own_batches
 from c2am.stages.loaders import inference_batches, train_loader
 from c2am.trainer import train
 
@@ -116,12 +117,13 @@ def run(context: StageContext) -> dict:
 def mean_displacement(context: StageContext, net: Irn) -> Tensor:
     """(2,) mean over the training list of each image's mean displacement at scale 1."""
     ids = context.dataset.ids(context.config.data.train_list)
+    batch_size = context.config.cam.batch_size
     batches = inference_batches(
         context,
-        distributed.shard(ids),
+        own_batches(context.dataset, ids, batch_size),
         net.backbone.normalization,
         f"{context.name}: mean displacement",
-        batch_size=context.config.cam.batch_size,
+        batch_size=batch_size,
     )
     net.eval()
     net.displacement_mean.zero_()

@@ -2,47 +2,76 @@
 
 The arg-max of the CAMs against a high threshold says where foreground is sure, that against a low
 one where background is sure; each is refined by a dense CRF over the image's own classes
-(Ahn et al. 2019, Section 4.1).
+(Ahn et al. 2019, Section 4.1). With `irn_labels.stream` stage `cam` has made the labels in its
+pass, and they are taken from there.
 """
 
+from pathlib import Path
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from c2am import distributed, ops
 from c2am.config import IrnLabelsConfig
-from c2am.data import read_image, read_mask
+from c2am.data import naming, read_image, read_mask
 from c2am.palette import VOID
 from c2am.stages.class_maps import ClassMaps, read_class_maps
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device, crf_plan, infer
+from c2am.stages.lists import done, own
 from c2am.stages.parallel import map_images
 from c2am.workspace import write_mask
 
 
 def run(context: StageContext) -> dict:
     """Write `<id>.png` for the training list; metrics: the shares of its pixels by kind."""
-    config = context.config.irn_labels
-    device = crf_device(context.device)
+    ids = context.dataset.ids(context.config.data.train_list)
+    made = done(context, ids, lambda image_id: _path(context, image_id).exists())
 
     def counts(image_id: str) -> Tensor:
-        path = context.folder / f"{image_id}.png"
-        if not path.exists():
-            image = torch.from_numpy(read_image(context.dataset.image_path(image_id)).copy())
-            cams = read_class_maps(context.own("cam") / f"{image_id}.safetensors", "high_res")
-            labels = confident_labels(image.to(device), cams, config)
-            write_mask(path, labels.cpu().numpy())
-        mask = torch.from_numpy(read_mask(path))
-        kinds = (mask == 0, (mask > 0) & (mask != VOID), mask == VOID)
-        return torch.stack([kind.sum() for kind in kinds])
+        path = _path(context, image_id)
+        if image_id in made:
+            labels = read_mask(path)
+        else:
+            labels = image_labels(context, image_id)
+            write_mask(path, labels)
+        kinds = (labels == 0, (labels > 0) & (labels != VOID), labels == VOID)
+        return torch.tensor([np.count_nonzero(kind) for kind in kinds])
 
-    ids = distributed.shard(context.dataset.ids(context.config.data.train_list))
     total = torch.zeros(3, dtype=torch.int64)
-    for part in map_images(counts, ids, context.name):
+    for part in map_images(counts, own(context.dataset, ids, made), context.name):
         total += part
     total = distributed.all_reduce_sum(total.to(context.device))
     shares = (total / total.sum()).tolist()
     return dict(zip(("background", "foreground", "unsure"), shares, strict=True))
+
+
+def _path(context: StageContext, image_id: str) -> Path:
+    return context.folder / f"{image_id}.png"
+
+
+def image_labels(context: StageContext, image_id: str) -> np.ndarray:
+    """(H, W) uint8 labels: those that stage `cam` has made in its pass, or from its maps."""
+    folder = context.own("cam")
+    streamed = folder / f"{image_id}.png"
+    if streamed.exists():
+        return read_mask(streamed)
+    cams = read_class_maps(folder / f"{image_id}.safetensors", "high_res")
+    return labels_from(context, image_id, cams)
+
+
+def labels_from(context: StageContext, image_id: str, cams: ClassMaps) -> np.ndarray:
+    """(H, W) uint8 labels of an image of the dataset from its maps `cams`, on any device.
+
+    Raises:
+        DataError: the image cannot be read, or is of another size than the maps.
+    """
+    path = context.dataset.image_path(image_id)
+    image = torch.from_numpy(read_image(path).copy()).to(crf_device(context.device))
+    with naming(path):
+        return confident_labels(image, cams, context.config.irn_labels).cpu().numpy()
 
 
 def confident_labels(image: Tensor, cams: ClassMaps, config: IrnLabelsConfig) -> Tensor:

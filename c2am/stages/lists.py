@@ -1,11 +1,21 @@
-"""The images a per-image stage works on."""
+"""The images a per-image stage works on: which are left, and which of them are this rank's.
 
-from collections.abc import Iterable
-from pathlib import Path
+The ranks share the images by their pixels. Those that go through a network are shared as whole
+batches, since the last bits of its output depend on what else is in the batch: the batches are
+those that `InferenceLoader` makes of the whole list, however many ranks there are and wherever a
+run was killed, so the files come out the same.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 
 from c2am import distributed
 from c2am.data import Dataset
 from c2am.data.loader import buckets
+from c2am.stages.context import StageContext
+
+_READING = 0.02  # of the cost of making an image's file
 
 
 def union(*lists: Iterable[str]) -> list[str]:
@@ -13,28 +23,59 @@ def union(*lists: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(image_id for ids in lists for image_id in ids))
 
 
-def pending(ids: Iterable[str], folder: Path, suffix: str) -> list[str]:
-    """This rank's images whose output `<folder>/<id><suffix>` is not there yet."""
-    mine = distributed.shard(list(ids))
-    return [image_id for image_id in mine if not (folder / f"{image_id}{suffix}").exists()]
+def own(dataset: Dataset, ids: Sequence[str], made: frozenset[str] = frozenset()) -> list[str]:
+    """This rank's images; those that are `made` only have to be read."""
+
+    def cost(image_id: str) -> float:
+        return math.prod(dataset.size(image_id)) * (_READING if image_id in made else 1.0)
+
+    return distributed.shard(ids, cost)
+
+
+def own_batches(dataset: Dataset, ids: Sequence[str], batch_size: int) -> list[str]:
+    """This rank's images, whole batches of `InferenceLoader`, which makes the same ones of them."""
+    return _flat(distributed.shard(buckets(dataset, ids, batch_size), _cost(dataset)))
+
+
+def done(context: StageContext, ids: Sequence[str], there: Callable[[str], bool]) -> frozenset[str]:
+    """The images whose output is `there`, as the main rank sees it; the same on all ranks.
+
+    The others do not look for themselves: by then a first one may have made new files, and a
+    network file system shows them late.
+    """
+    flags = [int(distributed.is_main() and there(image_id)) for image_id in ids]
+    flags = distributed.list_from_main(flags, context.device)
+    return frozenset(image_id for image_id, flag in zip(ids, flags, strict=True) if flag)
+
+
+def pending(context: StageContext, ids: Sequence[str], there: Callable[[str], bool]) -> list[str]:
+    """This rank's part of the images whose output is not `there` yet."""
+    made = done(context, ids, there)
+    return own(context.dataset, [image_id for image_id in ids if image_id not in made])
 
 
 def pending_batches(
-    dataset: Dataset, ids: Iterable[str], folder: Path, suffix: str, batch_size: int
+    context: StageContext, ids: Sequence[str], there: Callable[[str], bool], batch_size: int
 ) -> list[str]:
-    """This rank's images of every batch in which an output is missing.
+    """This rank's part of the batches in which an output is not `there` yet, as `own_batches`.
 
-    The last bits of a network's output depend on what else is in the batch. So that a killed run
-    comes to the same files, the batches are those that `InferenceLoader` makes of the whole list,
-    and one that is not finished is done again as a whole.
+    A batch that is not finished is done again as a whole.
     """
-    mine = distributed.shard(list(ids))
-    missing = set(pending(ids, folder, suffix))
-    if not missing:
+    left = set(ids) - done(context, ids, there)
+    if not left:
         return []
-    batches = buckets(dataset, mine, batch_size)
-    again = {image_id for batch in batches if not missing.isdisjoint(batch) for image_id in batch}
-    return [image_id for image_id in mine if image_id in again]
+    batches = buckets(context.dataset, ids, batch_size)
+    again = [batch for batch in batches if not left.isdisjoint(batch)]
+    return _flat(distributed.shard(again, _cost(context.dataset)))
+
+
+def _cost(dataset: Dataset) -> Callable[[list[str]], float]:
+    """Pixels of a batch, whose images have one size."""
+    return lambda batch: len(batch) * math.prod(dataset.size(batch[0]))
+
+
+def _flat(batches: Iterable[list[str]]) -> list[str]:
+    return list(chain.from_iterable(batches))
 
 
 def with_mask(dataset: Dataset, ids: Iterable[str]) -> list[str]:

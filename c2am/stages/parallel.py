@@ -1,4 +1,9 @@
-"""Work on many images at once, in threads: the compiled core and torch release the GIL."""
+"""Work on many images at once, in threads: the compiled core and torch release the GIL.
+
+Loading, computing and writing overlap. Where the images go through a network, DALI loads ahead of
+it, and jobs of `Workers` do what follows (dense CRF, random walk, encoding, writing) behind it.
+Elsewhere (`map_images`) a job loads, computes and writes one image, side by side with others.
+"""
 
 import os
 from collections import deque
@@ -11,7 +16,10 @@ import torch
 from c2am.progress import progress
 
 T = TypeVar("T")
-_QUEUED_PER_WORKER = 2
+_WAITING = 2
+"""Jobs that run beyond one per core: while they wait for the disk, the cores compute."""
+_QUEUED = 2
+"""Jobs that wait for a thread: whatever a list's length, memory holds these and those that run."""
 
 
 def worker_count() -> int:
@@ -21,14 +29,16 @@ def worker_count() -> int:
 
 
 class Workers:
-    """A pool of one thread per core with a bounded queue, so memory does not grow with a list.
+    """A pool of threads, a few more than cores, with a bounded queue.
 
-    torch and the compiled core use one thread inside of a job. An error of a job is raised by a
-    later `submit`, or at the end of the block.
+    torch and the compiled core use one thread inside of a job: images side by side need no
+    barriers. An error of a job is raised by the next `submit` that finds the jobs before it done,
+    or at the end of the block; jobs that have not begun are then left out. What a job writes is
+    whole (`workspace.atomic`), so an error or a kill loses no more than the jobs that ran.
     """
 
     def __init__(self) -> None:
-        self.count = worker_count()
+        self.count = worker_count() + _WAITING
         self._pool = ThreadPoolExecutor(
             self.count, initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -39,16 +49,18 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=kind is not None)
-        torch.set_num_threads(self._threads)
-        if kind is None:
-            self.drain()
+        try:
+            if kind is None:
+                self.drain()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(self._threads)
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Queue `function(*arguments)`; returns results that had to be waited for, in order."""
+        """Queue `function(*arguments)`, when there is room; returns results so far, in order."""
         self._queue.append(self._pool.submit(function, *arguments))
         done = []
-        while len(self._queue) > _QUEUED_PER_WORKER * self.count:
+        while self._queue and (len(self._queue) > self.count + _QUEUED or self._queue[0].done()):
             done.append(self._queue.popleft().result())
         return done
 

@@ -19,7 +19,7 @@ from c2am.data.loader import InferenceBatch
 from c2am.models import Classifier, fold_batch_norms
 from c2am.stages.context import StageContext
 from c2am.stages.crf import crf_device, crf_plan, infer
-from c2am.stages.lists import pending_batches
+from c2am.stages.lists import own, pending_batches
 from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import trained_classifier
 from c2am.stages.parallel import Workers
@@ -57,7 +57,9 @@ def predict_list(context: StageContext, split: str) -> None:
     config = context.config
     last = f"{split}_crf" if config.predictions.crf is not None else split
     batch_size, ids = config.predictions.batch_size, context.dataset.ids(split)
-    todo = pending_batches(context.dataset, ids, context.folder / last, ".png", batch_size)
+    todo = pending_batches(
+        context, ids, lambda image_id: _mask_path(context, last, image_id).exists(), batch_size
+    )
     if not todo:
         return
     predictor = Predictor(context)
@@ -167,7 +169,7 @@ def mean_subtracted(image: Tensor) -> Tensor:
 def copy_to_server_folder(context: StageContext, split: str) -> None:
     """Copy this rank's test masks to the folder that the VOC server wants, as a tar or zip."""
     source = f"{split}_crf" if context.config.predictions.crf is not None else split
-    for image_id in distributed.shard(context.dataset.ids(split)):
+    for image_id in own(context.dataset, context.dataset.ids(split)):
         target = context.folder / SERVER_FOLDER / f"{image_id}.png"
         with atomic(target) as temporary:
             shutil.copyfile(_mask_path(context, source, image_id), temporary)

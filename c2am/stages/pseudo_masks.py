@@ -23,7 +23,7 @@ from c2am.stages.context import StageContext
 from c2am.stages.irn import trained_irn
 from c2am.stages.lists import pending, pending_batches, union, with_mask
 from c2am.stages.loaders import inference_batches
-from c2am.stages.parallel import map_images
+from c2am.stages.parallel import Workers, map_images
 from c2am.stages.scoring import choose_threshold, score_masks, sweep_list, thresholds
 from c2am.workspace import write_mask, write_tensors
 
@@ -66,7 +66,7 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     """Random walk for this rank's images that have no file yet."""
     config = context.config
     batch_size = config.cam.batch_size
-    todo = pending_batches(context.dataset, ids, context.folder, ".safetensors", batch_size)
+    todo = pending_batches(context, ids, lambda name: _walked(context, name).exists(), batch_size)
     if not todo:
         return
     net = trained_irn(context)
@@ -79,10 +79,11 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
         flip=True,
         batch_size=batch_size,
     )
-    for batch in batches:
-        with precision.autocast(context.device, config.irn.precision):
-            edges = boundaries(net, batch.views[0])
-        walk_images(context, batch.ids, edges)
+    with Workers() as workers:
+        for batch in batches:
+            with precision.autocast(context.device, config.irn.precision):
+                edges = boundaries(net, batch.views[0])
+            workers.submit(walk_images, context, batch.ids, edges)
 
 
 def walk_images(context: StageContext, ids: Sequence[str], edges: Tensor) -> None:
@@ -104,7 +105,11 @@ def walk_images(context: StageContext, ids: Sequence[str], edges: Tensor) -> Non
     )
     for image_id, image, maps in zip(ids, cams, walked, strict=True):
         tensors = {"classes": image.classes, "maps": joint_normalize(maps).half()}
-        write_tensors(context.folder / f"{image_id}.safetensors", tensors)
+        write_tensors(_walked(context, image_id), tensors)
+
+
+def _walked(context: StageContext, image_id: str) -> Path:
+    return context.folder / f"{image_id}.safetensors"
 
 
 def joint_normalize(maps: Tensor) -> Tensor:
@@ -121,7 +126,7 @@ def full_size(walked: ClassMaps, size: tuple[int, int]) -> ClassMaps:
 
 def read_full_size(context: StageContext, image_id: str) -> ClassMaps:
     """The walked maps of an image at its full size."""
-    walked = read_class_maps(context.folder / f"{image_id}.safetensors", "maps")
+    walked = read_class_maps(_walked(context, image_id), "maps")
     return full_size(walked, context.dataset.size(image_id))
 
 
@@ -144,7 +149,7 @@ def write_masks(context: StageContext, ids: list[str], threshold: float) -> None
         mask = mask_at_threshold(image.maps, image.classes, threshold)
         write_mask(mask_path(context, image_id), mask.numpy())
 
-    todo = pending(ids, context.folder, ".png")
+    todo = pending(context, ids, lambda image_id: mask_path(context, image_id).exists())
     for _ in map_images(write, todo, f"{context.name}: masks"):
         pass
 

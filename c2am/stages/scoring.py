@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2am import distributed
-from c2am.data import DataError, read_mask
+from c2am.data import DataError, naming, read_mask
 from c2am.evaluation import (
     best_threshold,
     confusion_matrix,
@@ -20,7 +19,7 @@ from c2am.evaluation import (
 )
 from c2am.stages.class_maps import ClassMaps
 from c2am.stages.context import StageContext
-from c2am.stages.lists import with_mask
+from c2am.stages.lists import own, with_mask
 from c2am.stages.parallel import map_images
 
 
@@ -78,11 +77,8 @@ def _truth(context: StageContext, image_id: str) -> Iterator[Tensor]:
     """The truth of an image; a `ValueError` of the block gets its file's name."""
     path = context.dataset.mask_path(image_id)
     assert path is not None, image_id
-    truth = torch.from_numpy(read_mask(path))
-    try:
-        yield truth
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
+    with naming(path):
+        yield torch.from_numpy(read_mask(path))
 
 
 def _total(
@@ -97,7 +93,7 @@ def _total(
         return None
     num_classes = len(context.dataset.classes) + 1
     total = torch.zeros(depth, num_classes, num_classes, dtype=torch.int64)
-    for part in map_images(confusion, distributed.shard(ids), description):
+    for part in map_images(confusion, own(context.dataset, ids), description):
         total += part
     total = reduce_confusion(total.to(context.device))
     if not total.any():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch.nn.functional as F
 
 from c2am.data.dataset import Dataset
 from c2am.data.images import read_image, read_mask
@@ -99,9 +99,13 @@ def _row(
 def _cam_picture(path: Path, image: Rgb, alt: str) -> Picture | None:
     if not path.exists():
         return None
-    maps = read_tensors(path)["high_res"].float().numpy()  # (K,H,W)
-    strongest = maps.max(axis=0) if len(maps) else np.zeros(image.shape[:2], np.float32)
-    return embed(fit(overlay_cam(image, strongest), SIDE), alt)
+    tensors = read_tensors(path)
+    kind = "high_res" if "high_res" in tensors else "strided"  # with irn_labels.stream
+    maps = tensors[kind].float()  # (K,H,W) or (K,h,w)
+    strongest = maps.amax(0) if len(maps) else maps.new_zeros(image.shape[:2])
+    if kind == "strided":
+        strongest = F.interpolate(strongest[None, None], image.shape[:2], mode="bilinear")[0, 0]
+    return embed(fit(overlay_cam(image, strongest.numpy()), SIDE), alt)
 
 
 def _mask_picture(path: Path, image: Rgb, alt: str) -> Picture | None:

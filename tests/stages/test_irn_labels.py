@@ -1,14 +1,18 @@
 """Stage `irn_labels` on images whose right labels are known."""
 
+import errno
+
 import numpy as np
 import pytest
 import torch
 
+from c2am import workspace
 from c2am.config import CrfConfig, IrnLabelsConfig
-from c2am.data import read_mask
+from c2am.data import DataError, read_mask
 from c2am.stages import irn_labels
 from c2am.stages.class_maps import ClassMaps
 from c2am.stages.irn_labels import confident_labels
+from c2am.workspace import WorkspaceError
 
 SQUARE = np.s_[16:40, 20:44]
 
@@ -83,3 +87,37 @@ def test_the_stage_writes_each_image_once(make_context, pictures, write_cams):
     assert irn_labels.run(context) == metrics
     assert kept.stat().st_mtime_ns == before
     np.testing.assert_array_equal(read_mask(context.folder / "b.png"), labels)
+
+
+def test_what_fails_in_a_thread_is_named_and_leaves_no_half(
+    make_context, pictures, write_cams, monkeypatch
+):
+    names = [f"{number}" for number in range(30)]
+    context = make_context("irn_labels", "cam", dataset=pictures)
+    for name in names:
+        pictures.add(name, _red_square(), [1])
+        write_cams(context.own("cam"), name, [1], _rough_cam()[None])
+    context.config.irn_labels.crf.iterations = 0
+    write_cams(context.own("cam"), "3", [1], _rough_cam()[None, :40])
+    with pytest.raises(DataError, match=r"3_image.png: .*shape"):
+        irn_labels.run(context)
+    (context.own("cam") / "3.safetensors").unlink()
+    with pytest.raises(WorkspaceError, match=r"cam/3.safetensors"):
+        irn_labels.run(context)
+    write_cams(context.own("cam"), "3", [1], _rough_cam()[None])
+    gone = pictures.image_path("3")
+    gone.rename(gone.with_suffix(".away"))
+    with pytest.raises(DataError, match=r"3_image.png: no such file"):
+        irn_labels.run(context)
+    gone.with_suffix(".away").rename(gone)
+
+    def full(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workspace, "_flush", full)
+    with pytest.raises(WorkspaceError, match=r"cannot write .*3.png: .*No space left"):
+        irn_labels.run(context)
+    assert not list(context.folder.glob(f"{workspace.TEMPORARY}*"))
+    monkeypatch.undo()
+    irn_labels.run(context)
+    assert {path.stem for path in context.folder.glob("*.png")} == set(names)

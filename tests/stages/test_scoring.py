@@ -1,4 +1,4 @@
-"""Scores of lists, and the files that are left to do."""
+"""Scores of lists."""
 
 import warnings
 
@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from c2am.data import DataError
-from c2am.stages import lists, scoring
+from c2am.stages import scoring
 from c2am.stages.class_maps import ClassMaps
-from c2am.stages.loaders import inference_loader
 from c2am.workspace import write_mask
 
 
@@ -59,32 +58,3 @@ def test_a_best_threshold_within_the_sweep_gives_none(make_context):
         warnings.simplefilter("error")
         curve = [[0.1, 0.2], [0.2, 0.5], [0.3, 0.2]]
         assert scoring.choose_threshold(make_context("cam", "cam"), curve) == 0.2
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_unfinished_batches_are_those_of_the_loader(make_context, tmp_path, batch_size):
-    context = make_context("cam", "cam")
-    dataset, ids = context.dataset, context.dataset.ids("train")
-    normalization = None  # nothing is loaded here
-
-    def batches(some: list[str]) -> list[list[str]]:
-        return inference_loader(context, some, normalization, batch_size=batch_size)._buckets
-
-    whole = batches(ids)
-    for missing in ids:
-        for image_id in ids:
-            (tmp_path / f"{image_id}.png").touch()
-        (tmp_path / f"{missing}.png").unlink()
-        again = lists.pending_batches(dataset, ids, tmp_path, ".png", batch_size)
-        assert batches(again) == [batch for batch in whole if missing in batch]
-
-
-def test_nothing_is_pending_when_all_is_there(make_context, tmp_path):
-    dataset = make_context("cam", "cam").dataset
-    for image_id in dataset.ids("train"):
-        (tmp_path / f"{image_id}.png").touch()
-    assert lists.pending_batches(dataset, dataset.ids("train"), tmp_path, ".png", 2) == []
-
-
-def test_union_keeps_the_order():
-    assert lists.union(["b", "a"], ["c", "a"], []) == ["b", "a", "c"]

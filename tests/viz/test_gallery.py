@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from c2am.viz.gallery import build_gallery, choose_images
+from c2am.workspace import read_tensors, write_tensors
 
 
 class Labels:
@@ -25,7 +26,11 @@ def test_images_are_spread_over_the_classes_and_chosen_once():
     assert choose_images(dataset, [], 3) == []
 
 
-def test_gallery_has_a_picture_for_every_file(workspace, dataset):
+@pytest.mark.parametrize("high_res", [True, False])
+def test_gallery_has_a_picture_for_every_file(workspace, dataset, high_res):
+    for path in workspace.root.glob("cam/*/*.safetensors"):
+        if not high_res:
+            write_tensors(path, {"strided": read_tensors(path)["strided"]})
     gallery = build_gallery(workspace, dataset, ["cam", "c2am"], dataset.images)
     assert gallery.columns == [
         "Image",
