@@ -16,8 +16,8 @@ class Bilateral {
   class Pass {
    public:
     virtual ~Pass() = default;
-    // scaled: (N, width) n_j Q_j
-    virtual void filter(const float* scaled, int threads) = 0;
+    // from, scale: (N, width) and (N,), of which scale * from is n_j Q_j.
+    virtual void filter(const float* from, const float* scale, int threads) = 0;
     // Adds compat * n_i sum_j k_ij n_j Q_j to the pixels first .. last - 1, with which `to` begins.
     virtual void add(int64_t first, int64_t last, float* to) const = 0;
   };

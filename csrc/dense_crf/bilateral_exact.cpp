@@ -70,10 +70,14 @@ class ExactBilateral : public Bilateral {
   class ExactPass : public Pass {
    public:
     ExactPass(const ExactBilateral& kernel, int width)
-        : kernel_(kernel), width_(width), sums_(kernel.points_ * width) {}
+        : kernel_(kernel),
+          width_(width),
+          scaled_(kernel.points_ * width),
+          sums_(kernel.points_ * width) {}
 
-    void filter(const float* scaled, int threads) override {
-      kernel_.filter(width_, scaled, sums_.data(), threads);
+    void filter(const float* from, const float* scale, int threads) override {
+      for (int64_t i = 0; i < scaled_.size(); ++i) scaled_[i] = scale[i / width_] * from[i];
+      kernel_.filter(width_, scaled_.data(), sums_.data(), threads);
     }
     void add(int64_t first, int64_t last, float* to) const override {
       for (int64_t i = first * width_; i < last * width_; ++i) {
@@ -84,7 +88,7 @@ class ExactBilateral : public Bilateral {
    private:
     const ExactBilateral& kernel_;
     int width_;
-    Buffer<float> sums_;  // (N, width)
+    Buffer<float> scaled_, sums_;  // (N, width)
   };
 
   // to_i = sum over j of k_ij values_j. values, to: (N, width).

@@ -14,8 +14,8 @@ class LatticePass : public Bilateral::Pass {
   LatticePass(const PermutohedralLattice& lattice, const float* scale, int width)
       : lattice_(lattice), scale_(scale), values_(lattice, width) {}
 
-  void filter(const float* scaled, int threads) override {
-    splat_and_blur(lattice_, scaled, values_, threads);
+  void filter(const float* from, const float* scale, int threads) override {
+    splat_and_blur(lattice_, from, scale, values_, threads);
   }
   void add(int64_t first, int64_t last, float* to) const override {
     slice(lattice_, values_, scale_ + first, first, last, to);
@@ -34,7 +34,7 @@ class LatticeBilateral : public Bilateral {
     constexpr int64_t kTile = 512;
     const std::vector<float> gain(kTile, lattice_gain(lattice_));
     LatticeValues<float> sums(lattice_, 1);
-    splat_and_blur(lattice_, nullptr, sums, threads);
+    splat_and_blur(lattice_, nullptr, nullptr, sums, threads);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < lattice_.points; first += kTile) {
       const int64_t last = std::min(first + kTile, lattice_.points);

@@ -45,8 +45,9 @@ class DenseCrf {
   struct State;
   struct Result;
   struct Rows;
-  void filter_row(const State& s, const float* from, float* padded, float* to) const;
   void filter_columns(const State& s, int64_t group, int64_t y, int count, float* to) const;
+  void filter_row(const State& s, const float* from, float* to) const;
+  void add_messages(const State& s, int64_t y, int count, Rows& rows) const;
   void update_rows(State& s, int64_t y, int count, bool first_time, const Result* last,
                    Rows& rows) const;
   void update(State& s, bool first_time, const Result* last) const;

@@ -12,6 +12,7 @@ namespace c2am {
 namespace {
 
 constexpr float kPadding = -1e30f;  // relative unary of a channel without a class: its Q is 0
+constexpr int64_t kTransposed = 64;  // pixels whose channels are in cache
 
 // Weights of a Gaussian at -r .. r.
 std::vector<float> gaussian_taps(double sigma, int64_t extent) {
@@ -37,10 +38,12 @@ struct DenseCrf::Result {
   uint8_t* labels;
 };
 
-// Scratch of one thread.
+// Scratch of one thread. The zeros beside the rows that are filtered along columns stay.
 struct DenseCrf::Rows {
-  Buffer<float> values;  // (kCorrelated, groups, W, width)
-  Buffer<float> padded;  // a row with zeros around it
+  Rows(const State& s, int64_t width, int64_t radius);
+
+  Buffer<float> values;   // (kCorrelated, groups, W, width)
+  Buffer<float> columns;  // (kCorrelated, W + 2 radius, width)
 };
 
 // Buffers of one run. Channels, one less than classes, lie in groups of `width`: (groups, N,
@@ -55,9 +58,11 @@ struct DenseCrf::State {
         threads(threads),
         relative_unary(groups * stride),
         scaled(groups * stride),
-        rows(groups * stride),
-        next_rows(groups * stride),
+        next_scaled(groups * stride),
+        scale(pixels),
         row_norm(axis.norm.size() * width) {
+    const auto columns = static_cast<int64_t>(axis.norm.size());
+    for (int64_t n = 0; n < pixels; ++n) scale[n] = bilateral.norm()[n] / axis.norm[n % columns];
     for (int64_t i = 0; i < row_norm.size(); ++i) row_norm[i] = axis.norm[i / width];
     for (int64_t g = 0; g < groups; ++g) passes.push_back(bilateral.pass(width, half));
   }
@@ -66,12 +71,16 @@ struct DenseCrf::State {
   int width;
   int64_t stride;
   int threads;
-  Buffer<float> relative_unary;   // U_last - U
-  Buffer<float> scaled;           // n_j (Q - Q_last), n of the bilateral kernel
-  Buffer<float> rows, next_rows;  // Q - Q_last filtered along the rows, and that of the next
-  Buffer<float> row_norm;         // (W, width) n along a row, for all channels
+  Buffer<float> relative_unary;       // U_last - U
+  Buffer<float> scaled, next_scaled;  // n_j (Q - Q_last), n of the spatial kernel along a row
+  Buffer<float> scale;                // (N,) n of the bilateral kernel over that one
+  Buffer<float> row_norm;             // (W, width) n along a row, for all channels
   std::vector<std::unique_ptr<Bilateral::Pass>> passes;  // per group
 };
+
+DenseCrf::Rows::Rows(const State& s, int64_t width, int64_t radius)
+    : values(loops::kCorrelated * s.groups * width * s.width),
+      columns(loops::kCorrelated * (width + 2 * radius) * s.width, 0.0f) {}
 
 DenseCrf::DenseCrf(const uint8_t* image, int64_t height, int64_t width,
                    const DenseCrfKernels& kernels, bool exact, int threads)
@@ -86,16 +95,8 @@ DenseCrf::DenseCrf(const uint8_t* image, int64_t height, int64_t width,
                      : lattice_bilateral(features, kernels.bilateral_compat, threads);
 }
 
-// to = sum over a row of n_i k_ij n_j Q_j. padded: one row, with zeros around it.
-void DenseCrf::filter_row(const State& s, const float* from, float* padded, float* to) const {
-  const int64_t row_floats = width_ * s.width, margin = across_.radius * s.width;
-  const auto count = static_cast<int64_t>(across_.taps.size());
-  loops::multiply(s.row_norm.data(), from, padded + margin, row_floats);
-  loops::correlate(1, padded, s.width, across_.taps.data(), count, to, 0, row_floats);
-  loops::multiply(s.row_norm.data(), to, to, row_floats);
-}
-
-// Sets the messages of the spatial kernel for the pixels of `count` rows from y on.
+// Sums n_i k_ij n_j Q_j along the columns, for the pixels of `count` rows from y on. `scaled` has
+// the n_j along the rows, too.
 void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int count,
                               float* to) const {
   const int64_t row_floats = width_ * s.width;
@@ -110,11 +111,34 @@ void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int coun
                                    down_.taps[other - row + down_.radius]);
     }
   }
-  loops::correlate(count, s.rows.data() + group * s.stride + first * row_floats, row_floats,
-                   taps.data(), last - first + 1, to, s.groups * row_floats, row_floats);
+  loops::correlate(count, s.scaled.data() + group * s.stride + first * row_floats, row_floats,
+                   taps.data(), last - first + 1, to, row_floats + 2 * across_.radius * s.width,
+                   row_floats);
 }
 
-// Q = softmax(-U + messages) for `count` rows, which then are filtered, or go where `last` says.
+// Sums n_i k_ij along a row, which has zeros beside it: this makes the messages of the spatial
+// kernel.
+void DenseCrf::filter_row(const State& s, const float* from, float* to) const {
+  const int64_t row_floats = width_ * s.width;
+  loops::correlate(1, from, s.width, across_.taps.data(),
+                   static_cast<int64_t>(across_.taps.size()), to, 0, row_floats);
+  loops::multiply(s.row_norm.data(), to, to, row_floats);
+}
+
+// Sets the messages of both kernels for `count` rows.
+void DenseCrf::add_messages(const State& s, int64_t y, int count, Rows& rows) const {
+  const int64_t row_floats = width_ * s.width, margin = across_.radius * s.width;
+  for (int64_t g = 0; g < s.groups; ++g) {
+    filter_columns(s, g, y, count, rows.columns.data() + margin);
+    for (int row = 0; row < count; ++row) {
+      float* to = rows.values.data() + (row * s.groups + g) * row_floats;
+      filter_row(s, rows.columns.data() + row * (row_floats + 2 * margin), to);
+      s.passes[g]->add((y + row) * width_, (y + row + 1) * width_, to);
+    }
+  }
+}
+
+// Q = softmax(-U + messages) for `count` rows, which goes where `last` says if it is not null.
 void DenseCrf::update_rows(State& s, int64_t y, int count, bool first_time, const Result* last,
                            Rows& rows) const {
   const int64_t row_floats = width_ * s.width;
@@ -122,21 +146,13 @@ void DenseCrf::update_rows(State& s, int64_t y, int count, bool first_time, cons
   if (first_time) {
     std::fill_n(values, count * s.groups * row_floats, 0.0f);
   } else {
-    for (int64_t g = 0; g < s.groups; ++g) filter_columns(s, g, y, count, values + g * row_floats);
+    add_messages(s, y, count, rows);
   }
   for (const int64_t end = y + count; y < end; ++y, values += s.groups * row_floats) {
-    for (int64_t g = 0; !first_time && g < s.groups; ++g) {
-      s.passes[g]->add(y * width_, (y + 1) * width_, values + g * row_floats);
-    }
     const float* unary = s.relative_unary.data() + y * row_floats;
     const loops::Pixels row{s.width, s.groups, width_, height_ * width_, unary, values};
     if (last == nullptr) {
-      loops::softmax_differences(row, bilateral_->norm() + y * width_,
-                                 s.scaled.data() + y * row_floats);
-      for (int64_t g = 0; g < s.groups; ++g) {
-        filter_row(s, values + g * row_floats, rows.padded.data(),
-                   s.next_rows.data() + g * s.stride + y * row_floats);
-      }
+      loops::softmax_differences(row, across_.norm.data(), s.next_scaled.data() + y * row_floats);
     } else if (last->labels != nullptr) {
       loops::arg_max(row, s.channels, last->labels + y * width_);
     } else {
@@ -152,8 +168,7 @@ void DenseCrf::update(State& s, bool first_time, const Result* last) const {
   const int64_t whole = height_ / kRows, tasks = whole + height_ % kRows;
 #pragma omp parallel num_threads(s.threads)
   {
-    Rows rows{Buffer<float>(kRows * s.groups * width_ * s.width),
-              Buffer<float>((width_ + 2 * across_.radius) * s.width, 0.0f)};
+    Rows rows(s, width_, across_.radius);
 #pragma omp for schedule(static)
     for (int64_t task = 0; task < tasks; ++task) {
       const bool several = task < whole;
@@ -161,18 +176,19 @@ void DenseCrf::update(State& s, bool first_time, const Result* last) const {
                   first_time, last, rows);
     }
   }
-  std::swap(s.rows, s.next_rows);
+  std::swap(s.scaled, s.next_scaled);
 }
 
 void DenseCrf::load(State& s, const float* unary) const {
   const int64_t pixels = height_ * width_;
   const float* unary_last = unary + s.channels * pixels;
 #pragma omp parallel for num_threads(s.threads) schedule(static)
-  for (int64_t y = 0; y < height_; ++y) {
+  for (int64_t first = 0; first < pixels; first += kTransposed) {
+    const int64_t end = std::min(first + kTransposed, pixels);
     for (int64_t c = 0; c < s.groups * s.width; ++c) {
       float* to = s.relative_unary.data() + c / s.width * s.stride + c % s.width;
       const float* from = unary + c * pixels;
-      for (int64_t n = y * width_; n < (y + 1) * width_; ++n) {
+      for (int64_t n = first; n < end; ++n) {
         to[n * s.width] = c < s.channels ? unary_last[n] - from[n] : kPadding;
       }
     }
@@ -181,9 +197,13 @@ void DenseCrf::load(State& s, const float* unary) const {
 
 // From channels side by side to planes, for one row of pixels.
 void DenseCrf::write_marginals(const State& s, const float* values, float* to) const {
-  for (int64_t c = 0; c < s.channels; ++c, to += height_ * width_) {
-    const float* from = values + c / s.width * width_ * s.width + c % s.width;
-    for (int64_t x = 0; x < width_; ++x) to[x] = from[x * s.width];
+  for (int64_t first = 0; first < width_; first += kTransposed) {
+    const int64_t end = std::min(first + kTransposed, width_);
+    for (int64_t c = 0; c < s.channels; ++c) {
+      const float* from = values + c / s.width * width_ * s.width + c % s.width;
+      float* plane = to + c * height_ * width_;
+      for (int64_t x = first; x < end; ++x) plane[x] = from[x * s.width];
+    }
   }
 }
 
@@ -200,7 +220,7 @@ void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_
   load(s, unary);
   for (int64_t i = 0; i <= iterations; ++i) {
     for (int64_t g = 0; i > 0 && g < s.groups; ++g) {
-      s.passes[g]->filter(s.scaled.data() + g * s.stride, threads);
+      s.passes[g]->filter(s.scaled.data() + g * s.stride, s.scale.data(), threads);
     }
     update(s, i == 0, i == iterations ? &result : nullptr);
   }

@@ -23,10 +23,11 @@ struct LatticeValues {
   const T* blurred = nullptr;  // in one of the two
 };
 
-// The filter up to its last step, without the gain. from: (N, width), or null for (N, 1) ones.
+// The filter of scale * from up to its last step, without the gain. from: (N, width), or null for
+// (N, 1) ones; scale: (N,), or null for ones.
 template <typename T>
-void splat_and_blur(const PermutohedralLattice& lattice, const float* from, LatticeValues<T>& to,
-                    int threads);
+void splat_and_blur(const PermutohedralLattice& lattice, const float* from, const float* scale,
+                    LatticeValues<T>& to, int threads);
 
 // The last step: adds scale * the filtered values to the points first .. last - 1, with which
 // `scale` and `to` begin.

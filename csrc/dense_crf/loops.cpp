@@ -25,7 +25,8 @@ C2AM_INLINE void prefetch(const Span& span, int corners, const int32_t* corner,
 
 template <int W, typename T>
 C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* weight,
-                            const Span* spans, int64_t count, const T* from, T* values) {
+                            const Span* spans, int64_t count, const T* from, const T* scale,
+                            T* values) {
   for (const Span *span = spans, *end = spans + count; span < end; ++span) {
     if (end - span > 2) prefetch(span[2], corners, corner, weight);
     for (int64_t n = span->first; n < span->last; ++n) {
@@ -36,6 +37,7 @@ C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* wei
       } else {
         value.load(from + n * W);
       }
+      if (scale != nullptr) value.scale(scale[n]);
       const int32_t* own_corner = corner + n * corners;
       const float* own_weight = weight + n * corners;
       for (int k = 0; k < corners; ++k) {
@@ -125,11 +127,12 @@ C2AM_INLINE auto* stored(const T* values) {
 
 template <int Bytes>
 C2AM_INLINE void splat_body(int width, int corners, const int32_t* corner, const float* weight,
-                            const Span* spans, int64_t count, const float* from, float* values) {
+                            const Span* spans, int64_t count, const float* from, const float* scale,
+                            float* values) {
   if (corners == 6) {  // the bilateral kernel's, unrolled
-    C2AM_FOR_WIDTH(width, splat_rows, (6, corner, weight, spans, count, from, values), float)
+    C2AM_FOR_WIDTH(width, splat_rows, (6, corner, weight, spans, count, from, scale, values), float)
   } else {
-    C2AM_FOR_WIDTH(width, splat_rows, (corners, corner, weight, spans, count, from, values), float)
+    C2AM_FOR_WIDTH(width, splat_rows, (corners, corner, weight, spans, count, from, scale, values), float)
   }
 }
 
@@ -170,8 +173,9 @@ C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const
 
 C2AM_DISPATCH_BYTES(splat,
                     (int width, int corners, const int32_t* corner, const float* weight,
-                     const Span* spans, int64_t count, const float* from, float* values),
-                    (width, corners, corner, weight, spans, count, from, values))
+                     const Span* spans, int64_t count, const float* from, const float* scale,
+                     float* values),
+                    (width, corners, corner, weight, spans, count, from, scale, values))
 C2AM_BLUR(float, float)
 C2AM_BLUR(float, Float16)
 C2AM_BLUR(Float16, Float16)

@@ -10,11 +10,11 @@
 
 namespace c2am::loops {
 
-// values[corner] += weight * from[n] over the corners of the points n of `count` spans. A width of
-// 1 takes null for a `from` of ones.
+// values[corner] += weight * scale[n] * from[n] over the corners of the points n of `count` spans.
+// Null is a `scale` of ones, and for a width of 1 a `from` of ones.
 void splat(int width, int corners, const int32_t* corner, const float* weight,
            const PermutohedralLattice::Span* spans, int64_t count, const float* from,
-           float* values);
+           const float* scale, float* values);
 
 // to[v] = from[v] + (from[neighbour] + from[other neighbour]) / 2 along one axis.
 void blur(int width, const int32_t* neighbours, const float* from, float* to, int64_t first,

@@ -127,19 +127,23 @@ C2AM_INLINE void renumber_body(const Numbering* numbering, int32_t* corner, int6
 C2AM_DISPATCH(renumber, (const Numbering* numbering, int32_t* corner, int64_t n),
               (numbering, corner, n))
 
-// Where vertices with another key / place begin, several of them together where they are few. The
-// missing vertex is in no part.
+// Where vertices with another key / place begin, several of them together where they are few, but
+// none from both sides of a cut. The missing vertex is in no part.
 template <typename Key>
-std::vector<int32_t> parts_of(const std::vector<Key>& keys, Key place) {
+std::vector<int32_t> parts_of(const std::vector<Key>& keys, Key place,
+                              const std::vector<int32_t>& cuts) {
   constexpr int64_t kSmall = 1024;
-  const auto end = static_cast<int64_t>(keys.size());
-  std::vector<int32_t> starts(1, 1);
-  for (int64_t v = 2; v < end; ++v) {
-    if (v - starts.back() >= kSmall && keys[v] / place != keys[v - 1] / place) {
-      starts.push_back(static_cast<int32_t>(v));
+  std::vector<int32_t> starts;
+  auto cut = cuts.begin();
+  for (int32_t v = cuts.front(); v < cuts.back(); ++v) {
+    if (v == *cut) {
+      starts.push_back(v);
+      ++cut;
+    } else if (v - starts.back() >= kSmall && keys[v] / place != keys[v - 1] / place) {
+      starts.push_back(v);
     }
   }
-  starts.push_back(static_cast<int32_t>(end));
+  starts.push_back(cuts.back());
   return starts;
 }
 
@@ -200,10 +204,8 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
     renumber(own[t], corner.data() + first * axes, (last - first) * axes);
   }
   connect(keys, step, threads);
-  // No value moves out of a block along the axes from 3 on; that of the missing vertex, which is in
-  // none, is 0 in either buffer of the blur by then.
-  blocks = parts_of(keys, d > 2 ? places[1] : end);
-  slabs = parts_of(keys, places[0]);
+  slabs = parts_of(keys, places[0], {1, static_cast<int32_t>(keys.size())});
+  blocks = parts_of(keys, places[std::min(d - 1, 1)], slabs);
   assign_points();
 }
 

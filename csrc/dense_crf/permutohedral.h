@@ -35,12 +35,12 @@ class PermutohedralLattice {
   Buffer<int32_t> corner;      // (N, d + 1) vertices of the simplex around a point
   Buffer<float> weight;        // (N, d + 1) its barycentric coordinates
   Buffer<int32_t> neighbours;  // (d + 1, M + 1, 2) of each vertex along each axis
-  // From vertex blocks[b] to blocks[b + 1] - 1 are all vertices with some first two coordinates, so
-  // that only the axes 0, 1 and 2 lead out of a block.
-  std::vector<int32_t> blocks;
   // From vertex slabs[s] to slabs[s + 1] - 1 are all vertices with some first coordinates. A
   // simplex that begins in a slab ends there or in the next one.
   std::vector<int32_t> slabs;
+  // The same with some first two coordinates, within slabs: only the axes 0, 1 and 2 lead out of a
+  // block, and only 0 and 1 out of a slab, to the next ones.
+  std::vector<int32_t> blocks;
   std::vector<std::vector<Span>> spans;  // the points whose simplices begin in each slab
 
  private:

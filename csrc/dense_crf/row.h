@@ -128,7 +128,8 @@ struct Row {
   C2AM_INLINE static void prefetch(const T* from) {
     constexpr int kLine = 64 / sizeof(T);
     for (int c = 0; c < W; c += kLine) __builtin_prefetch(from + c);
-    if constexpr (W > 4) __builtin_prefetch(from + W - 1);
+    // Rows begin at multiples of four elements, so that fewer stay within a line that was begun.
+    if constexpr (W % kLine > 4) __builtin_prefetch(from + W - 1);
   }
 };
 

@@ -28,7 +28,7 @@ C2AM_INLINE void exponentials(float* values, int64_t n) {
 // values: the logits of the pixels first .. end - 1, less their maximum or 0, and last: that of the
 // last class. A pixel stays in registers if it has one group of channels.
 template <int W>
-C2AM_INLINE void to_logits(const Pixels& s, int64_t first, int64_t end, float* last) {
+C2AM_INLINE void to_logits(Pixels s, int64_t first, int64_t end, float* last) {
   for (int64_t n = first; n < end; ++n) {
     Row<W> logit, unary;
     float top = 0;
@@ -52,7 +52,7 @@ C2AM_INLINE void to_logits(const Pixels& s, int64_t first, int64_t end, float* l
 }
 
 template <int W>
-C2AM_INLINE void normalise(const Pixels& s, int64_t first, int64_t end, float* last,
+C2AM_INLINE void normalise(Pixels s, int64_t first, int64_t end, float* last,
                            const float* norm, float* scaled) {
   for (int64_t n = first; n < end; ++n) {
     Row<W> value;
@@ -68,11 +68,13 @@ C2AM_INLINE void normalise(const Pixels& s, int64_t first, int64_t end, float* l
       float* at = s.values + (g * s.pixels + n) * W;
       if (s.groups > 1) value.load(at);
       value.scale(share);
-      if (scaled != nullptr) value.add(-of_last);
-      value.store(at);
-      if (scaled == nullptr) continue;
-      value.scale(norm[n]);
-      value.store(scaled + (g * s.stride + n) * W);
+      if (scaled == nullptr) {
+        value.store(at);
+      } else {
+        value.add(-of_last);
+        value.scale(norm[n]);
+        value.store(scaled + (g * s.stride + n) * W);
+      }
     }
   }
 }
@@ -91,7 +93,7 @@ C2AM_INLINE void load_pairs(Vector<N>& v, const float* from, std::index_sequence
 
 // All of it for N / W pixels of W = 1 or 2 channels at once. Returns the number of pixels done.
 template <int W, int N>
-C2AM_INLINE int64_t softmax_narrow(const Pixels& s, float* last, const float* norm, float* scaled) {
+C2AM_INLINE int64_t softmax_narrow(Pixels s, float* last, const float* norm, float* scaled) {
   const auto lanes = std::make_index_sequence<N>();
   int64_t n = 0;
   for (; n + N / W <= s.pixels; n += N / W) {
@@ -118,6 +120,7 @@ C2AM_INLINE int64_t softmax_narrow(const Pixels& s, float* last, const float* no
     of_last *= share;
     if (scaled == nullptr) {
       for (int p = 0; p < N / W; ++p) last[n + p] = of_last[p * W];
+      store(s.values + n * W, value);
     } else {
       value -= of_last;
       if constexpr (W == 2) {
@@ -127,14 +130,13 @@ C2AM_INLINE int64_t softmax_narrow(const Pixels& s, float* last, const float* no
       }
       store(scaled + n * W, value * other);
     }
-    store(s.values + n * W, value);
   }
   return n;
 }
 
 // scaled: null for marginals, with `last` of all pixels.
 template <int W, int N>
-C2AM_INLINE void softmax_rows(const Pixels& s, float* last, const float* norm, float* scaled) {
+C2AM_INLINE void softmax_rows(Pixels s, float* last, const float* norm, float* scaled) {
   int64_t first = 0;
   if constexpr (W <= 2) first = softmax_narrow<W, N>(s, last, norm, scaled);
   for (; first < s.pixels; first += kChunk) {

@@ -12,14 +12,13 @@ struct Pixels {
   int width;
   int64_t groups, pixels, stride;
   const float* relative_unary;  // (groups, stride, width) u = U_last - U
-  // (groups, pixels, width) On input m - m_last, on output Q or Q - Q_last.
-  float* values;
+  float* values;  // (groups, pixels, width) on input m - m_last
 };
 
 // values: Q, and last: (pixels,), that of the last class.
 void softmax(const Pixels& s, float* last);
 
-// values: Q - Q_last, and scaled: (groups, stride, width), norm * (Q - Q_last) for norm: (pixels,).
+// scaled: (groups, stride, width), norm * (Q - Q_last) for norm: (pixels,). Overwrites the values.
 void softmax_differences(const Pixels& s, const float* norm, float* scaled);
 
 // labels[n] = the first of the classes with the largest Q.
