@@ -11,8 +11,8 @@
 namespace c2am {
 namespace {
 
-constexpr float kPadding = -1e30f;  // relative unary of a channel without a class: its Q is 0
-constexpr int64_t kTransposed = 64;  // pixels whose channels are in cache
+constexpr float kPadding = -1e30f;     // relative unary of a channel without a class: its Q is 0
+constexpr int64_t kTransposed = 1280;  // numbers that are in cache
 
 // Weights of a Gaussian at -r .. r.
 std::vector<float> gaussian_taps(double sigma, int64_t extent) {
@@ -62,7 +62,9 @@ struct DenseCrf::State {
         scale(pixels),
         row_norm(axis.norm.size() * width) {
     const auto columns = static_cast<int64_t>(axis.norm.size());
-    for (int64_t n = 0; n < pixels; ++n) scale[n] = bilateral.norm()[n] / axis.norm[n % columns];
+    for (int64_t n = 0; n < pixels; n += columns) {
+      for (int64_t x = 0; x < columns; ++x) scale[n + x] = bilateral.norm()[n + x] / axis.norm[x];
+    }
     for (int64_t i = 0; i < row_norm.size(); ++i) row_norm[i] = axis.norm[i / width];
     for (int64_t g = 0; g < groups; ++g) passes.push_back(bilateral.pass(width, half));
   }
@@ -120,8 +122,8 @@ void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int coun
 // kernel.
 void DenseCrf::filter_row(const State& s, const float* from, float* to) const {
   const int64_t row_floats = width_ * s.width;
-  loops::correlate(1, from, s.width, across_.taps.data(),
-                   static_cast<int64_t>(across_.taps.size()), to, 0, row_floats);
+  loops::correlate(1, from, s.width, across_.taps.data(), static_cast<int64_t>(across_.taps.size()),
+                   to, 0, row_floats);
   loops::multiply(s.row_norm.data(), to, to, row_floats);
 }
 
@@ -182,9 +184,10 @@ void DenseCrf::update(State& s, bool first_time, const Result* last) const {
 void DenseCrf::load(State& s, const float* unary) const {
   const int64_t pixels = height_ * width_;
   const float* unary_last = unary + s.channels * pixels;
+  const int64_t tile = kTransposed / s.width;
 #pragma omp parallel for num_threads(s.threads) schedule(static)
-  for (int64_t first = 0; first < pixels; first += kTransposed) {
-    const int64_t end = std::min(first + kTransposed, pixels);
+  for (int64_t first = 0; first < pixels; first += tile) {
+    const int64_t end = std::min(first + tile, pixels);
     for (int64_t c = 0; c < s.groups * s.width; ++c) {
       float* to = s.relative_unary.data() + c / s.width * s.stride + c % s.width;
       const float* from = unary + c * pixels;
@@ -197,8 +200,9 @@ void DenseCrf::load(State& s, const float* unary) const {
 
 // From channels side by side to planes, for one row of pixels.
 void DenseCrf::write_marginals(const State& s, const float* values, float* to) const {
-  for (int64_t first = 0; first < width_; first += kTransposed) {
-    const int64_t end = std::min(first + kTransposed, width_);
+  const int64_t tile = kTransposed / s.width;
+  for (int64_t first = 0; first < width_; first += tile) {
+    const int64_t end = std::min(first + tile, width_);
     for (int64_t c = 0; c < s.channels; ++c) {
       const float* from = values + c / s.width * width_ * s.width + c % s.width;
       float* plane = to + c * height_ * width_;

@@ -10,7 +10,7 @@
 namespace c2am {
 namespace {
 
-constexpr int64_t kTile = 1024;            // vertices or points of one task
+constexpr int64_t kTile = 1024;               // vertices or points of one task
 constexpr int64_t kStrip = int64_t{1} << 20;  // bytes of vertices, of which cache holds some strips
 
 // Calls body(first, last) for all tiles of begin .. end - 1.
@@ -68,7 +68,8 @@ void blur_blocks(const PermutohedralLattice& lattice, int64_t begin, int64_t end
 }
 
 // Blurs along the axes one strip after the other, each axis a strip behind the one before it, so
-// that what it reads is still in cache. Only the axes 0 and 1 lead out of a strip, to the next ones.
+// that what it reads is still in cache. Only the axes 0 and 1 lead out of a strip, to the next
+// ones.
 template <typename T>
 void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads) {
   const int width = to.width;

@@ -12,24 +12,19 @@ using Span = PermutohedralLattice::Span;
 constexpr int kBlurAhead = PermutohedralLattice::kPadding / 2;
 constexpr int kAhead = PermutohedralLattice::kPadding;  // corners, of the prefetching
 
-// Brings what `splat` reads of the lattice for a span into the cache: it is too short a stretch of
-// memory for the processor to do so.
-C2AM_INLINE void prefetch(const Span& span, int corners, const int32_t* corner,
-                          const float* weight) {
-  constexpr int64_t kLine = 16;
-  for (int64_t k = int64_t{span.first} * corners; k < int64_t{span.last} * corners; k += kLine) {
-    __builtin_prefetch(corner + k);
-    __builtin_prefetch(weight + k);
-  }
-}
-
 template <int W, typename T>
 C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* weight,
                             const Span* spans, int64_t count, const T* from, const T* scale,
                             T* values) {
-  for (const Span *span = spans, *end = spans + count; span < end; ++span) {
-    if (end - span > 2) prefetch(span[2], corners, corner, weight);
-    for (int64_t n = span->first; n < span->last; ++n) {
+  for (int64_t s = 0; s < count; ++s) {
+    // Spans are too short for the processor to foresee the next one, which is fetched meanwhile.
+    const Span span = spans[s], next = spans[s + 1 < count ? s + 1 : s];
+    const int64_t step = next.first - span.first;
+    for (int64_t n = span.first; n < span.last; ++n) {
+      const int32_t* own_corner = corner + n * corners;
+      const float* own_weight = weight + n * corners;
+      __builtin_prefetch(own_corner + step * corners);
+      __builtin_prefetch(own_weight + step * corners);
       Row<W> value, sum;
       if (W == 1 && from == nullptr) {
         value.clear();
@@ -38,9 +33,8 @@ C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* wei
         value.load(from + n * W);
       }
       if (scale != nullptr) value.scale(scale[n]);
-      const int32_t* own_corner = corner + n * corners;
-      const float* own_weight = weight + n * corners;
       for (int k = 0; k < corners; ++k) {
+        if constexpr (W > 4) Row<W>::prefetch(values + int64_t{own_corner[k + kAhead]} * W);
         float* at = values + int64_t{own_corner[k]} * W;
         sum.load(at);
         sum.add(own_weight[k], value);
@@ -132,7 +126,8 @@ C2AM_INLINE void splat_body(int width, int corners, const int32_t* corner, const
   if (corners == 6) {  // the bilateral kernel's, unrolled
     C2AM_FOR_WIDTH(width, splat_rows, (6, corner, weight, spans, count, from, scale, values), float)
   } else {
-    C2AM_FOR_WIDTH(width, splat_rows, (corners, corner, weight, spans, count, from, scale, values), float)
+    C2AM_FOR_WIDTH(width, splat_rows, (corners, corner, weight, spans, count, from, scale, values),
+                   float)
   }
 }
 

@@ -52,8 +52,8 @@ C2AM_INLINE void to_logits(Pixels s, int64_t first, int64_t end, float* last) {
 }
 
 template <int W>
-C2AM_INLINE void normalise(Pixels s, int64_t first, int64_t end, float* last,
-                           const float* norm, float* scaled) {
+C2AM_INLINE void normalise(Pixels s, int64_t first, int64_t end, float* last, const float* norm,
+                           float* scaled) {
   for (int64_t n = first; n < end; ++n) {
     Row<W> value;
     float& of_last = last[n - first];

@@ -12,7 +12,7 @@ struct Pixels {
   int width;
   int64_t groups, pixels, stride;
   const float* relative_unary;  // (groups, stride, width) u = U_last - U
-  float* values;  // (groups, pixels, width) on input m - m_last
+  float* values;                // (groups, pixels, width) on input m - m_last
 };
 
 // values: Q, and last: (pixels,), that of the last class.
