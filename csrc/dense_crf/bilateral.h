@@ -30,7 +30,7 @@ class Bilateral {
  protected:
   explicit Bilateral(int64_t points) : norm_(points, 0.0f), scale_(points) {}
   // Turns norm_ from sum_j k_ij into n_i, and sets scale_ to compat * gain * n_i.
-  void normalise(double compat, double gain);
+  void normalise(double compat, double gain, int threads);
 
   Buffer<float> norm_, scale_;  // (N,)
 };

@@ -59,7 +59,7 @@ class ExactBilateral : public Bilateral {
     features.read(0, points_, features_.data(), stride_);
     const Buffer<float> ones(points_, 1.0f);
     filter(1, ones.data(), norm_.data(), threads);
-    normalise(compat, 1);
+    normalise(compat, 1, threads);
   }
 
   std::unique_ptr<Pass> pass(int width, bool) const override {
@@ -76,6 +76,7 @@ class ExactBilateral : public Bilateral {
           sums_(kernel.points_ * width) {}
 
     void filter(const float* from, const float* scale, int threads) override {
+#pragma omp parallel for num_threads(threads) schedule(static)
       for (int64_t i = 0; i < scaled_.size(); ++i) scaled_[i] = scale[i / width_] * from[i];
       kernel_.filter(width_, scaled_.data(), sums_.data(), threads);
     }

@@ -40,7 +40,7 @@ class LatticeBilateral : public Bilateral {
       const int64_t last = std::min(first + kTile, lattice_.points);
       slice(lattice_, sums, gain.data(), first, last, norm_.data() + first);
     }
-    normalise(compat, gain[0]);
+    normalise(compat, gain[0], threads);
   }
 
   std::unique_ptr<Pass> pass(int width, bool half) const override {
@@ -54,9 +54,10 @@ class LatticeBilateral : public Bilateral {
 
 }  // namespace
 
-void Bilateral::normalise(double compat, double gain) {
+void Bilateral::normalise(double compat, double gain, int threads) {
   constexpr float kNormEpsilon = 1e-20f;
   const auto factor = static_cast<float>(compat * gain);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t n = 0; n < norm_.size(); ++n) {
     norm_[n] = 1 / std::sqrt(norm_[n] + kNormEpsilon);
     scale_[n] = factor * norm_[n];

@@ -62,6 +62,7 @@ struct DenseCrf::State {
         scale(pixels),
         row_norm(axis.norm.size() * width) {
     const auto columns = static_cast<int64_t>(axis.norm.size());
+#pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t n = 0; n < pixels; n += columns) {
       for (int64_t x = 0; x < columns; ++x) scale[n + x] = bilateral.norm()[n + x] / axis.norm[x];
     }

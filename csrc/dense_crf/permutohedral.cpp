@@ -132,15 +132,16 @@ C2AM_DISPATCH(renumber, (const Numbering* numbering, int32_t* corner, int64_t n)
 template <typename Key>
 std::vector<int32_t> parts_of(const std::vector<Key>& keys, Key place,
                               const std::vector<int32_t>& cuts) {
-  constexpr int64_t kSmall = 1024;
+  constexpr int32_t kSmall = 1024;
   std::vector<int32_t> starts;
-  auto cut = cuts.begin();
-  for (int32_t v = cuts.front(); v < cuts.back(); ++v) {
-    if (v == *cut) {
-      starts.push_back(v);
-      ++cut;
-    } else if (v - starts.back() >= kSmall && keys[v] / place != keys[v - 1] / place) {
-      starts.push_back(v);
+  for (size_t cut = 0; cut + 1 < cuts.size(); ++cut) {
+    for (int32_t start = cuts[cut]; start < cuts[cut + 1];) {
+      starts.push_back(start);
+      const int32_t least = std::min(start + kSmall, cuts[cut + 1]);
+      const Key next = (keys[least - 1] / place + 1) * place;
+      start = static_cast<int32_t>(
+          std::lower_bound(keys.begin() + least, keys.begin() + cuts[cut + 1], next) -
+          keys.begin());
     }
   }
   starts.push_back(cuts.back());
