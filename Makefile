@@ -2,6 +2,7 @@
 # make test   set everything up and run the tests, a process per core
 # make lint   formatting, lint, types and import rules
 # make sanitize   the C++ core under GCC's address, undefined-behaviour and thread sanitizers
+# make cuda   the CUDA kernels for one architecture, warnings are errors; prints registers and spills
 # make bench  the benchmarks of the ops on this machine, and the table of docs/performance.md
 # make wheel  a wheel of this machine's Python with the core for CPUs, in dist/
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := constraints.txt pyproject.toml setup.py CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
-.PHONY: demo test lint sanitize bench wheel clean
+.PHONY: demo test lint sanitize cuda bench wheel clean
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +37,17 @@ lint: $(VENV)/.installed-dev
 
 sanitize:
 	$(MAKE) -f tests/native/Makefile -j $(shell nproc)
+
+NVCC ?= nvcc
+ARCH ?= sm_90
+KERNELS := $(shell find csrc -name '*.cu' 2>/dev/null)
+cuda: $(KERNELS:csrc/%.cu=build/cuda/$(ARCH)/%.o)
+build/cuda/$(ARCH)/%.o: csrc/%.cu $(shell find csrc -name '*.h' 2>/dev/null)
+	@mkdir -p $(@D)
+	$(NVCC) -std=c++17 -O3 -arch=$(ARCH) -DC2AM_WITH_CUDA -Icsrc -Werror all-warnings \
+	  -Xcompiler -Wall,-Wextra,-Werror -Xptxas -v -c $< -o $@ 2>$@.log || { cat $@.log; exit 1; }
+	@grep -E 'warning|[1-9][0-9]* bytes spill' $@.log || true
+	@echo "$<: at most $$(grep -o 'Used [0-9]* registers' $@.log | sort -k2n | tail -n 1 | cut -d' ' -f2) registers"
 
 # A photograph that comes with matplotlib; IMAGE= names another one.
 IMAGE ?= $(wildcard $(VENV)/lib/python3*/site-packages/matplotlib/mpl-data/sample_data/grace_hopper.jpg)

@@ -48,7 +48,8 @@ tests() {
 sanitize() {
   # torch's allocator would hide accesses beyond the ends of blocks.
   PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 1 \
-    $PYTHON -m pytest -q -m gpu tests/ops/test_dense_crf_gpu.py tests/ops/test_random_walk.py
+    $PYTHON -m pytest -q -m gpu tests/ops/test_dense_crf_gpu.py \
+    tests/ops/test_label_maps.py tests/ops/test_random_walk_gpu.py
 }
 
 bench() {
@@ -72,7 +73,7 @@ if [[ ${2:-ops} == ops ]]; then
   ops=("${@:3}")
   ((${#ops[@]})) || ops=(extract_cam multi_scale_cam affinity_loss front_door_loss
     accumulate_global_cam front_door_logits path_affinity displacement_loss normalize_cam
-    random_walk dense_crf)
+    label_maps random_walk dense_crf)
   for op in "${ops[@]}"; do step "ops: $op" bench "$op"; done
 fi
 [[ -z $failed ]] || { echo "failed:$failed"; exit 1; }

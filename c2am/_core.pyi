@@ -120,22 +120,29 @@ def random_walk(
     """Each image: `cam` (K, H, W), `edge` (H, W), `out` (K, H, W), all float32, and K, H, W."""
 
 class RandomWalkCuda:
-    """`random_walk` on device memory, images of similar width together. Only if `has_cuda`."""
+    """`random_walk` on device memory, images of similar width together. Only if `has_cuda`.
+
+    `device`: its index; it becomes the current one, also of `run`.
+    """
 
     def __init__(
         self,
-        images: Sequence[tuple[int, ...]],
+        images: Sequence[tuple[int, int, int, int, int, int]],
         *,
         radius: float,
         beta: float,
         steps: int,
         chebyshev: bool,
         tolerance: float,
+        device: int,
     ) -> None: ...
     def bytes(self) -> int:
         """Of the block of device memory that `run` gets."""
 
-    def run(self, block: int, *, device: int, stream: int) -> None:
+    def tiled(self) -> list[bool]:
+        """For each part of the images: whether all steps are one launch."""
+
+    def run(self, block: int, *, stream: int) -> None:
         """Queue the walks on `stream`."""
 
 def class_maps(
@@ -188,6 +195,32 @@ def multi_scale_cam(
 ) -> None:
     """`scales`: maps (K, h, w) with h and w, of values from 0 on; `out` (K, kept_height,
     kept_width); all of `dtype`, float32 or float64."""
+
+def label_maps(
+    images: Sequence[tuple[int, list[int], int, int, int, int, int, int]],
+    *,
+    stride: int,
+    threshold: float,
+    threads: int,
+) -> None:
+    """`images`: float32 maps (K, h, w), their labels, `out` (H, W) uint8, then K, h, w, H, W."""
+
+class LabelMapsCuda:
+    """`label_maps` on device memory, all images together. Only if `has_cuda`."""
+
+    def __init__(
+        self,
+        images: Sequence[tuple[int, list[int], int, int, int, int, int, int]],
+        *,
+        stride: int,
+        threshold: float,
+        device: int,
+    ) -> None: ...
+    def bytes(self) -> int:
+        """Of the block of device memory that `run` gets."""
+
+    def run(self, block: int, *, stream: int) -> None:
+        """Queue the labelling on `stream`."""
 
 def normalize_cam(
     cam: int, out: int, maps: int, pixels: int, *, eps: float, dtype: str, threads: int

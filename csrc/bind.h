@@ -39,6 +39,7 @@ void bind_accumulate_global_cam(pybind11::module_& m);
 void bind_dense_crf_cuda(pybind11::module_& m);  // where there is CUDA
 void bind_extract_cam(pybind11::module_& m);
 void bind_front_door_logits(pybind11::module_& m);
+void bind_label_maps(pybind11::module_& m);
 void bind_multi_scale_cam(pybind11::module_& m);
 void bind_normalize_cam(pybind11::module_& m);
 void bind_pair_ops(pybind11::module_& m);  // path_affinity, affinity_loss, displacement_loss

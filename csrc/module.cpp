@@ -91,19 +91,22 @@ void bind_random_walk(py::module_& m) {
 #ifdef C2AM_WITH_CUDA
   py::class_<c2am::RandomWalkCuda>(m, "RandomWalkCuda")
       .def(py::init([](const std::vector<WalkTuple>& images, double radius, double beta,
-                       int64_t steps, bool chebyshev, double tolerance) {
-             return new c2am::RandomWalkCuda(walk_images(images),
-                                             walk_of(radius, beta, steps, chebyshev, tolerance));
+                       int64_t steps, bool chebyshev, double tolerance, int device) {
+             py::gil_scoped_release release;
+             return new c2am::RandomWalkCuda(
+                 walk_images(images), walk_of(radius, beta, steps, chebyshev, tolerance), device);
            }),
-           "images"_a, py::kw_only(), "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a)
+           "images"_a, py::kw_only(), "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a,
+           "device"_a)
       .def("bytes", &c2am::RandomWalkCuda::bytes)
+      .def("tiled", &c2am::RandomWalkCuda::tiled)
       .def(
           "run",
-          [](const c2am::RandomWalkCuda& walk, Address block, int device, Address stream) {
+          [](const c2am::RandomWalkCuda& walk, Address block, Address stream) {
             py::gil_scoped_release release;
-            walk.run(pointer<void>(block), device, pointer<void>(stream));
+            walk.run(pointer<void>(block), pointer<void>(stream));
           },
-          "block"_a, py::kw_only(), "device"_a, "stream"_a);
+          "block"_a, py::kw_only(), "stream"_a);
 #endif
 }
 
@@ -125,6 +128,7 @@ PYBIND11_MODULE(_core, m) {
   c2am::bind_accumulate_global_cam(m);
   c2am::bind_extract_cam(m);
   c2am::bind_front_door_logits(m);
+  c2am::bind_label_maps(m);
   c2am::bind_multi_scale_cam(m);
   c2am::bind_normalize_cam(m);
   c2am::bind_pair_ops(m);

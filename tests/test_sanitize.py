@@ -1,4 +1,4 @@
-"""`make sanitize` runs the C++ of every op."""
+"""`make sanitize` runs the C++ of every op, `make cuda` compiles what a GPU runs."""
 
 import shutil
 import subprocess
@@ -28,3 +28,14 @@ def test_every_source_of_the_core_is_compiled(sanitizer):
     missing = {source for source in sources - to_python if f"-c {source} " not in plan.stdout}
     assert not missing
     assert f"-fsanitize={sanitizer}" in plan.stdout
+
+
+def test_every_kernel_is_compiled_and_a_failure_is_one():
+    plan = subprocess.run(
+        ["make", "--always-make", "--dry-run", "cuda"], cwd=ROOT, capture_output=True, text=True
+    )
+    sources = {str(f.relative_to(ROOT)) for f in (ROOT / "csrc").rglob("*.cu")}
+    assert sources
+    assert all(f"-c {source} " in plan.stdout for source in sources)
+    failing = ["make", "cuda", "NVCC=false", "ARCH=none"]  # of which nothing has been compiled
+    assert subprocess.run(failing, cwd=ROOT, capture_output=True).returncode != 0

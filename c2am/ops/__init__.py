@@ -11,6 +11,7 @@ from c2am.ops.displacement_loss import DisplacementLosses, displacement_loss
 from c2am.ops.extract_cam import extract_cam
 from c2am.ops.front_door_logits import front_door_logits
 from c2am.ops.front_door_loss import front_door_loss
+from c2am.ops.label_maps import label_maps, random_walk_labels
 from c2am.ops.multi_scale_cam import MultiScaleCam, multi_scale_cam
 from c2am.ops.normalize_cam import normalize_cam
 from c2am.ops.path_affinity import path_affinity
@@ -33,6 +34,7 @@ __all__ = [
     "extract_cam",
     "front_door_logits",
     "front_door_loss",
+    "label_maps",
     "launches",
     "multi_scale_cam",
     "normalize_cam",
@@ -40,6 +42,7 @@ __all__ = [
     "path_offsets",
     "random_walk",
     "random_walk_batch",
+    "random_walk_labels",
     "unary_from_labels",
     "unary_from_softmax",
 ]

@@ -11,6 +11,9 @@ from c2am.ops.dense_crf_reference import Kernels
 if TYPE_CHECKING:
     from c2am._core import DenseCrfKernels
 
+_MOST_POINTS = (2**31 - 1) // 6
+"""Pixels of one call: the six corners of each have numbers of 31 bits."""
+
 _MOST_PIXELS = 2**22
 """Of the images of one call: more fill a GPU no better, and take memory (about 1 kB a pixel)."""
 
@@ -22,7 +25,8 @@ class CudaCrf:
     and streams may share a CRF: each inference has memory of its own, and waits for the building.
 
     Raises:
-        ValueError: the keys of the lattice's vertices do not fit into 62 bits.
+        ValueError: the image is too large, or a standard deviation of the bilateral kernel too
+            small for the 62 bits of a vertex's key; by name.
         RuntimeError: an error of CUDA.
     """
 
@@ -34,6 +38,7 @@ class CudaCrf:
         self._device = pixels.device
         self._half = precision == "half"
         batch, height, width, _ = pixels.shape
+        _check_size(height, width, kernels)
         index = self._device.index
         self._crf = _core.DenseCrfCuda(batch, height, width, _compiled(kernels), device=index)
         with torch.cuda.device(self._device):
@@ -99,6 +104,32 @@ class CudaCrf:
     def _block(self, size: int) -> Tensor:
         # When it is freed, its memory goes to later work of the same stream only.
         return torch.empty(size, dtype=torch.uint8, device=self._device)
+
+
+def _check_size(height: int, width: int, kernels: Kernels) -> None:
+    """Refuse what a GPU's lattice cannot number.
+
+    Raises:
+        ValueError: names the argument.
+    """
+    from c2am import _core
+
+    if _core.DenseCrfCuda.most_images(height, width, _compiled(kernels)) > 0:
+        return
+    if height * width > _MOST_POINTS:
+        raise ValueError(
+            f"dense_crf: image is {height} x {width}, expected at most {_MOST_POINTS} pixels on a "
+            "GPU; split it"
+        )
+    steps = {
+        "bilateral_sxy": max(height, width) / kernels.bilateral_sxy,
+        "bilateral_srgb": 255 / kernels.bilateral_srgb,
+    }
+    name = max(steps, key=steps.__getitem__)
+    raise ValueError(
+        f"dense_crf: {name} is {getattr(kernels, name)}, too small for a GPU and an image of "
+        f"{height} x {width}, whose lattice has more than 2^62 places; CPU tensors may have more"
+    )
 
 
 def _compiled(kernels: Kernels) -> "DenseCrfKernels":

@@ -20,6 +20,8 @@ from c2am.ops.random_walk_reference import reference
 
 OP = "random_walk"
 Method = Literal["chebyshev", "power"]
+_Image = tuple[int, int, int, int, int, int]
+"""Addresses of an image's `cam`, `edge` and result, then K, H, W."""
 
 
 def random_walk(
@@ -129,10 +131,7 @@ def _native(
     maps = [cam.float().contiguous() for cam in cams]
     boundaries = [edge.float().contiguous() for edge in edges]
     outs = [torch.empty_like(cam) for cam in maps]
-    images = [
-        (cam.data_ptr(), edge.data_ptr(), out.data_ptr(), len(cam), *edge.shape)
-        for cam, edge, out in zip(maps, boundaries, outs, strict=True)
-    ]
+    images = _images(maps, boundaries, outs)
     walk: dict[str, Any] = {
         "radius": radius,
         "beta": beta,
@@ -148,16 +147,30 @@ def _native(
     return [out.to(cam.dtype) for out, cam in zip(outs, cams, strict=True)]
 
 
-def _queue(images: Sequence[tuple[int, ...]], walk: dict[str, Any], device: torch.device) -> None:
+def _images(
+    cams: Sequence[Tensor], edges: Sequence[Tensor], outs: Sequence[Tensor]
+) -> list[_Image]:
+    """The images as the compiled core takes them."""
+    return [
+        (cam.data_ptr(), edge.data_ptr(), out.data_ptr(), *_sizes(cam))
+        for cam, edge, out in zip(cams, edges, outs, strict=True)
+    ]
+
+
+def _sizes(cam: Tensor) -> tuple[int, int, int]:
+    count, height, width = cam.shape
+    return count, height, width
+
+
+def _queue(images: Sequence[_Image], walk: dict[str, Any], device: torch.device) -> None:
     """Queue the images on the current stream of a GPU."""
     from c2am import _core
 
-    walks = _core.RandomWalkCuda(images, **walk)
     with torch.cuda.device(device):
+        walks = _core.RandomWalkCuda(images, **walk, device=device.index)
         # Freed memory goes to later work of the same stream only.
         block = torch.empty(walks.bytes(), dtype=torch.uint8, device=device)
-        stream = torch.cuda.current_stream().cuda_stream
-        walks.run(block.data_ptr(), device=device.index, stream=stream)
+        walks.run(block.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
 
 
 def _reference(cams: list[Tensor], edges: list[Tensor], *walk: Any) -> list[Tensor]:

@@ -2,13 +2,15 @@
 
 The strided CAMs walk on the boundaries of the IRN (image and mirror, scale 1), are resized x4 and
 divided by the largest value of the image's classes; a pixel is background where no class is above
-the threshold (Ahn et al. 2019, Section 5). The walked maps are kept, so the sweep of the
-threshold and the masks come from one walk.
+the threshold (Ahn et al. 2019, Section 5). Where the threshold is swept or not yet known, the
+walked maps are kept, so that the sweep and the masks come from one walk; the other images are
+labelled at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,17 +33,19 @@ _TINY = 1e-5
 
 
 def run(context: StageContext) -> dict:
-    """Write `<id>.safetensors` (walked maps) and `<id>.png` for the train and score lists."""
+    """Write `<id>.png` for the train and score lists, and walked maps of those that are swept."""
     data, dataset = context.config.data, context.dataset
     check(context.config, dataset)
     ids = union(dataset.ids(data.train_list), dataset.ids(data.score_list))
-    write_walked_maps(context, ids)
+    threshold = context.config.pseudo_masks.threshold
+    swept = ids if threshold == "best" else with_mask(dataset, dataset.ids(data.score_list))
+    write_walked_maps(context, swept)
     distributed.barrier()
     curve = sweep(context)
-    threshold = context.config.pseudo_masks.threshold
     if threshold == "best":
         threshold = choose_threshold(context, curve)
-    write_masks(context, ids, threshold)
+    write_masks(context, swept, threshold)
+    write_masks_at_once(context, [i for i in ids if i not in set(swept)], threshold)
     distributed.barrier()
     metrics: dict = {"threshold": threshold, "curve": curve}
     score = score_masks(
@@ -61,12 +65,27 @@ def check(config: PipelineConfig, dataset: Dataset) -> None:
         )
 
 
-@torch.inference_mode()
 def write_walked_maps(context: StageContext, ids: list[str]) -> None:
     """Random walk for this rank's images that have no file yet."""
+    _each_batch(context, ids, _walked, walk_images)
+
+
+def write_masks_at_once(context: StageContext, ids: list[str], threshold: float) -> None:
+    """Masks of this rank's images that have none yet, without keeping the walked maps."""
+    _each_batch(context, ids, mask_path, partial(label_images, threshold=threshold))
+
+
+@torch.inference_mode()
+def _each_batch(
+    context: StageContext,
+    ids: list[str],
+    path: Callable[[StageContext, str], Path],
+    work: Callable[[StageContext, Sequence[str], Tensor], None],
+) -> None:
+    """Call `work(context, ids, edges)`, beside the network, for batches without all their files."""
     config = context.config
     batch_size = config.cam.batch_size
-    todo = pending_batches(context, ids, lambda name: _walked(context, name).exists(), batch_size)
+    todo = pending_batches(context, ids, lambda name: path(context, name).exists(), batch_size)
     if not todo:
         return
     net = trained_irn(context)
@@ -83,7 +102,36 @@ def write_walked_maps(context: StageContext, ids: list[str]) -> None:
         for batch in batches:
             with precision.autocast(context.device, config.irn.precision):
                 edges = boundaries(net, batch.views[0])
-            workers.submit(walk_images, context, batch.ids, edges)
+            workers.submit(work, context, batch.ids, edges)
+
+
+def label_images(
+    context: StageContext, ids: Sequence[str], edges: Tensor, *, threshold: float
+) -> None:
+    """Write the masks of images from their CAMs and boundaries `edges (B, h, w)`."""
+    cams = [read_cams(context, image_id) for image_id in ids]
+    masks = ops.random_walk_labels(
+        [image.maps.to(context.device, torch.float32) for image in cams],
+        list(edges),
+        [image.classes for image in cams],
+        [context.dataset.size(image_id) for image_id in ids],
+        threshold=threshold,
+        stride=STRIDE,
+        **walk_options(context),
+    )
+    for image_id, mask in zip(ids, masks, strict=True):
+        write_mask(mask_path(context, image_id), mask.cpu().numpy())
+
+
+def read_cams(context: StageContext, image_id: str) -> ClassMaps:
+    """The strided CAMs of an image."""
+    return read_class_maps(context.own("cam") / f"{image_id}.safetensors", "strided")
+
+
+def walk_options(context: StageContext) -> dict[str, Any]:
+    """Arguments of the random walk."""
+    config = context.config.pseudo_masks
+    return {"radius": config.radius, "beta": config.beta, "steps": config.steps}
 
 
 def walk_images(context: StageContext, ids: Sequence[str], edges: Tensor) -> None:
@@ -91,17 +139,11 @@ def walk_images(context: StageContext, ids: Sequence[str], edges: Tensor) -> Non
 
     Writes `classes (K,)` and `maps (K, h, w)` float16, divided by their joint maximum.
     """
-    config = context.config.pseudo_masks
-    cams = [
-        read_class_maps(context.own("cam") / f"{image_id}.safetensors", "strided")
-        for image_id in ids
-    ]
+    cams = [read_cams(context, image_id) for image_id in ids]
     walked = ops.random_walk_batch(
         [image.maps.to(context.device, torch.float32) for image in cams],
         list(edges),
-        radius=config.radius,
-        beta=config.beta,
-        steps=config.steps,
+        **walk_options(context),
     )
     for image_id, image, maps in zip(ids, cams, walked, strict=True):
         tensors = {"classes": image.classes, "maps": joint_normalize(maps).half()}
@@ -142,7 +184,7 @@ def sweep(context: StageContext) -> list[list[float]]:
 
 
 def write_masks(context: StageContext, ids: list[str], threshold: float) -> None:
-    """Masks of this rank's images that have none yet."""
+    """Masks from the kept maps of this rank's images that have none yet."""
 
     def write(image_id: str) -> None:
         image = read_full_size(context, image_id)

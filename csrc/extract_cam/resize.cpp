@@ -25,6 +25,20 @@ C2AM_INLINE void blend_body(const T* above, const T* below, T fraction, T* out, 
   }
 }
 
+template <typename T>
+C2AM_INLINE void raise_body(const T* values, int64_t n, T* result) {
+  constexpr int width = 4 * 32 / sizeof(T);  // maxima that need not wait for each other
+  T largest[width] = {};
+  int64_t i = 0;
+  for (; i + width <= n; i += width) {
+    for (int lane = 0; lane < width; ++lane) {
+      largest[lane] = values[i + lane] > largest[lane] ? values[i + lane] : largest[lane];
+    }
+  }
+  for (; i < n; ++i) largest[0] = std::max(largest[0], values[i]);
+  *result = std::max(*result, *std::max_element(largest, largest + width));
+}
+
 }  // namespace
 
 #define C2AM_RESIZE(T)                                                                             \
@@ -33,7 +47,8 @@ C2AM_INLINE void blend_body(const T* above, const T* below, T fraction, T* out, 
                  int64_t n),                                                                       \
                 (row, low, high, fraction, out, n))                                                \
   C2AM_DISPATCH(blend, (const T* above, const T* below, T fraction, T* out, int64_t n, bool add),  \
-                (above, below, fraction, out, n, add))
+                (above, below, fraction, out, n, add))                                             \
+  C2AM_DISPATCH(raise, (const T* values, int64_t n, T* result), (values, n, result))
 C2AM_RESIZE(float)
 C2AM_RESIZE(double)
 #undef C2AM_RESIZE

@@ -37,6 +37,10 @@ void blend(const float* above, const float* below, float fraction, float* out, i
 void blend(const double* above, const double* below, double fraction, double* out, int64_t n,
            bool add);
 
+// The largest of n values and of `result`, which is at least 0.
+void raise(const float* values, int64_t n, float* result);
+void raise(const double* values, int64_t n, double* result);
+
 // A map resized row by row, from the top on: keeps the two rows, stretched to the width of the
 // result, that the last one lay between. `columns` of the result are computed.
 template <typename T>

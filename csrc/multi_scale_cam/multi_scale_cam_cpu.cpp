@@ -7,32 +7,13 @@
 namespace c2am {
 namespace {
 
-// The largest of n values and of `result`.
-template <typename T>
-C2AM_INLINE void raise_body(const T* values, int64_t n, T* result) {
-  constexpr int width = 4 * 32 / sizeof(T);  // maxima that need not wait for each other
-  T largest[width] = {};
-  int64_t i = 0;
-  for (; i + width <= n; i += width) {
-    for (int lane = 0; lane < width; ++lane) {
-      largest[lane] = values[i + lane] > largest[lane] ? values[i + lane] : largest[lane];
-    }
-  }
-  for (; i < n; ++i) largest[0] = std::max(largest[0], values[i]);
-  *result = std::max(*result, *std::max_element(largest, largest + width));
-}
-
 template <typename T>
 C2AM_INLINE void divide_body(T* values, T divisor, int64_t n) {
   for (int64_t i = 0; i < n; ++i) values[i] /= divisor;
 }
 
-#define C2AM_MERGE(T)                                                                \
-  C2AM_DISPATCH(raise, (const T* values, int64_t n, T* result), (values, n, result)) \
-  C2AM_DISPATCH(divide, (T * values, T divisor, int64_t n), (values, divisor, n))
-C2AM_MERGE(float)
-C2AM_MERGE(double)
-#undef C2AM_MERGE
+C2AM_DISPATCH(divide, (float* values, float divisor, int64_t n), (values, divisor, n))
+C2AM_DISPATCH(divide, (double* values, double divisor, int64_t n), (values, divisor, n))
 
 template <typename T>
 struct Axes {

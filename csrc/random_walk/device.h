@@ -1,20 +1,16 @@
 // The random walk of random_walk.h as what a GPU's threads do: each struct is one step, called for
 // the threads 0 .. n - 1. All images lie in one grid, one below the other with zeros between, so
-// that a step of all walks is one launch. Maps lie side by side in fours.
+// that a step of all walks is one launch. Maps lie side by side in fours. Many steps in one launch
+// are in tiles.h, the order of all in walk.h.
 #pragma once
 
-#include <algorithm>
-#include <utility>
-#include <vector>
+#include <cstdint>
 
-#include "parts.h"
-#include "random_walk/random_walk.h"
 #include "vec.h"
 
 namespace c2am::device {
 
 constexpr int kFour = 4;
-constexpr int kMostMaps = 128;  // of an image in a grid
 
 // A row of an image.
 struct GridRow {
@@ -133,9 +129,39 @@ struct WalkTerm {
   float scale, keep, coefficient;
 };
 
-// Eq. 10, one step of four maps: (x T)_i = x_i + sum_j A_ij (x_j - x_i) / D_i, by a team that
-// shares the displacements. `previous` becomes the next vector. In this form rounding does not pile
-// up over the steps where links are weak and x_i should stay as it is.
+C2AM_HD void add_flow(float weight, const Vec<kFour>& other, const Vec<kFour>& own,
+                      Vec<kFour>& flow) {
+  for (int j = 0; j < kFour; ++j) flow.at[j] += weight * (other.at[j] - own.at[j]);
+}
+
+// sum_j A_ij (x_j - x_i) over every `lanes`-th displacement from the `lane`-th on, for four maps.
+// x and plane, the first of the planes, each `size` apart, point to pixel i.
+template <typename Index>
+C2AM_HD Vec<kFour> flow_into(const float* x, const float* plane, Index size, const Index* ends,
+                             int32_t count, int lane = 0, int lanes = 1) {
+  const Vec<kFour> own = load<kFour>(x);
+  Vec<kFour> flow = Vec<kFour>::of(0);
+  for (int32_t p = lane; p < count; p += lanes) {
+    const Index step = ends[p];
+    const float* weight = plane + p * size;
+    add_flow(weight[0], load<kFour>(x + kFour * step), own, flow);
+    add_flow(weight[-step], load<kFour>(x - kFour * step), own, flow);
+  }
+  return flow;
+}
+
+// Eq. 10, one step of four maps: (x T)_i = x_i + sum_j A_ij (x_j - x_i) / D_i, then the term of the
+// recurrence; `previous` becomes the next vector. In this form rounding does not pile up over the
+// steps where links are weak and x_i should stay as it is.
+C2AM_HD void advance(const WalkTerm& term, const Vec<kFour>& own, float inverse_degree,
+                     const Vec<kFour>& flow, Vec<kFour>& previous) {
+  for (int j = 0; j < kFour; ++j) {
+    previous.at[j] =
+        term.scale * (own.at[j] + inverse_degree * flow.at[j]) - term.keep * previous.at[j];
+  }
+}
+
+// One step of four maps, by a team that shares the displacements.
 template <int Lanes>
 struct Step {
   WalkGrid grid;
@@ -149,31 +175,15 @@ struct Step {
     const WalkGrid::Place here = grid.place(i, kFour * four);
     if (!here.inside) return;
     const int64_t at = kFour * (four * grid.size + here.at);
-    const float* x = v.current + at;
-    const Vec<kFour> own = load<kFour>(x);
-    Vec<kFour> flow = Vec<kFour>::of(0);
-    for (int32_t p = lane; p < paths.count; p += Lanes) {
-      const int64_t step = paths.ends[p];
-      const float* plane = planes + p * grid.size + here.at;
-      add_flow(plane[0], load<kFour>(x + kFour * step), own, flow);
-      add_flow(plane[-step], load<kFour>(x - kFour * step), own, flow);
-    }
+    Vec<kFour> flow = flow_into(v.current + at, planes + here.at, grid.size, paths.ends,
+                                paths.count, lane, Lanes);
     for (int j = 0; j < kFour; ++j) flow.at[j] = team_sum<Lanes>(flow.at[j]);
     if (lane != 0) return;
-    const float share = inverse_degree[here.at];
     Vec<kFour> next = load<kFour>(v.previous + at), sum = load<kFour>(v.sum + at);
-    for (int j = 0; j < kFour; ++j) {
-      next.at[j] = term.scale * (own.at[j] + share * flow.at[j]) - term.keep * next.at[j];
-    }
+    advance(term, load<kFour>(v.current + at), inverse_degree[here.at], flow, next);
     sum.add(term.coefficient, next);
     store(v.previous + at, next);
     store(v.sum + at, sum);
-  }
-
- private:
-  C2AM_HD static void add_flow(float weight, const Vec<kFour>& other, const Vec<kFour>& own,
-                               Vec<kFour>& flow) {
-    for (int j = 0; j < kFour; ++j) flow.at[j] += weight * (other.at[j] - own.at[j]);
   }
 };
 
@@ -190,127 +200,6 @@ struct Finish {
       here.row.out[(kFour * four + j) * here.row.plane + here.x] = value.at[j];
     }
   }
-};
-
-// The walks of some images at once. A queue has
-//   each(n, lanes, body)     body(i, lane) for i below n and lane below `lanes`
-//   clear(block, bytes)      zeros
-//   upload(to, from, count)  from the host's memory
-//   kWalkTeam                threads that share the displacements of a pixel
-class Walk {
- public:
-  Walk(const WalkImage* first, const WalkImage* last, const RandomWalk& walk) : walk_(walk) {
-    const int margin = reach(walk.radius);
-    int64_t width = 0, maps = 0;
-    for (const WalkImage* image = first; image != last; ++image) {
-      width = std::max(width, image->width);
-      maps = std::max(maps, image->maps);
-      add_rows(*image, image == first ? 0 : margin);
-    }
-    fours_ = (maps + kFour - 1) / kFour;
-    const PaddedGrid grid(static_cast<int64_t>(rows_.size()), width, walk.radius);
-    grid_.height = static_cast<int32_t>(grid.height);
-    grid_.width = static_cast<int32_t>(grid.width);
-    grid_.stride = grid.stride;
-    grid_.begin = grid.begin;
-    grid_.size = grid.size;
-    for (const Path& path : path_table(walk.radius)) {
-      ends_.push_back(grid.step(path.end));
-      for (const Offset& pixel : path.pixels) pixels_.push_back(grid.step(pixel));
-      start_.push_back(static_cast<int32_t>(pixels_.size()));
-    }
-  }
-
-  // Bytes of the block that `run` gets.
-  int64_t bytes() const { return Memory(*this, nullptr).bytes; }
-
-  template <typename Queue>
-  void run(Queue& queue, void* block) const {
-    const Memory m(*this, block);
-    queue.upload(m.rows, rows_.data(), count(rows_));
-    queue.upload(m.ends, ends_.data(), count(ends_));
-    queue.upload(m.start, start_.data(), count(start_));
-    queue.upload(m.pixels, pixels_.data(), count(pixels_));
-    queue.clear(m.zeros, m.zero_bytes);
-    WalkGrid grid = grid_;
-    grid.rows = m.rows;
-    const WalkPaths paths{static_cast<int32_t>(ends_.size()), m.ends, m.start, m.pixels};
-    queue.each(grid.count(), 1, LinkStrength{grid, static_cast<float>(walk_.beta), m.strength});
-    queue.each(paths.count * grid.count(), 1, Affinity{grid, paths, m.strength, m.planes});
-    queue.each(grid.count(), 1, Degree{grid, paths, m.planes, m.inverse_degree});
-    steps(queue, grid, paths, m);
-  }
-
- private:
-  struct Memory {
-    Memory(const Walk& walk, void* block) {
-      Parts parts(block);
-      parts.take(rows, count(walk.rows_));
-      parts.take(ends, count(walk.ends_));
-      parts.take(start, count(walk.start_));
-      parts.take(pixels, count(walk.pixels_));
-      const int64_t size = walk.grid_.size, before = parts.bytes();
-      parts.take(strength, size);
-      parts.take(inverse_degree, size);
-      parts.take(planes, count(walk.ends_) * size);
-      for (float** v : {&iterates.current, &iterates.previous, &iterates.sum}) {
-        parts.take(*v, walk.fours_ * size * kFour);
-      }
-      zeros = strength;
-      bytes = parts.bytes();
-      zero_bytes = bytes - before;
-    }
-
-    GridRow* rows;
-    int64_t *ends, *pixels;
-    int32_t* start;
-    void* zeros;  // from where on all is to be 0
-    float *strength, *inverse_degree, *planes;
-    Iterates iterates;
-    int64_t bytes, zero_bytes;
-  };
-
-  template <typename T>
-  static int64_t count(const std::vector<T>& values) {
-    return static_cast<int64_t>(values.size());
-  }
-
-  void add_rows(const WalkImage& image, int margin) {
-    rows_.insert(rows_.end(), margin, GridRow{});
-    for (int64_t y = 0; y < image.height; ++y) {
-      const int64_t offset = y * image.width;
-      rows_.push_back({image.cam + offset, image.edge + offset, image.out + offset,
-                       image.height * image.width, static_cast<int32_t>(image.width),
-                       static_cast<int32_t>(image.maps)});
-    }
-  }
-
-  // Powers are the recurrence without its second term, of which only the last vector counts.
-  template <typename Queue>
-  void steps(Queue& queue, const WalkGrid& grid, const WalkPaths& paths, const Memory& m) const {
-    const std::vector<double> c = walk_.chebyshev
-                                      ? chebyshev_coefficients(walk_.steps, walk_.tolerance)
-                                      : std::vector<double>(walk_.steps + 1, 0.0);
-    const int64_t n = grid.count();
-    const auto fours = static_cast<int>(fours_);
-    Iterates v = m.iterates;
-    queue.each(n, fours, Start{grid, v, static_cast<float>(c[0])});
-    for (size_t k = 1; k < c.size(); ++k) {
-      const float keep = walk_.chebyshev && k > 1 ? 1.0f : 0.0f;
-      queue.each(n, fours * Queue::kWalkTeam,
-                 Step<Queue::kWalkTeam>{grid, paths, m.planes, m.inverse_degree, v,
-                                        WalkTerm{1 + keep, keep, static_cast<float>(c[k])}});
-      std::swap(v.current, v.previous);
-    }
-    queue.each(n, fours, Finish{grid, walk_.chebyshev ? v.sum : v.current});
-  }
-
-  RandomWalk walk_;
-  std::vector<GridRow> rows_;
-  int64_t fours_;    // of maps, of the image with the most
-  WalkGrid grid_{};  // without its rows
-  std::vector<int64_t> ends_, pixels_;
-  std::vector<int32_t> start_{0};
 };
 
 }  // namespace c2am::device

@@ -60,20 +60,23 @@ void random_walk_batch_cpu(const std::vector<WalkImage>& images, const RandomWal
                            int threads);
 
 #ifdef C2AM_WITH_CUDA
-// The same on a GPU, some images at a time: those of each part share every launch.
+// The same on a GPU, some images at a time. Errors of CUDA are std::runtime_error.
 class RandomWalkCuda {
  public:
-  RandomWalkCuda(const std::vector<WalkImage>& batch, const RandomWalk& walk);
+  // device: its index. It becomes the current one, also of `run`.
+  RandomWalkCuda(const std::vector<WalkImage>& images, const RandomWalk& walk, int device);
   ~RandomWalkCuda();
 
   // Bytes of the block of device memory that `run` gets.
   int64_t bytes() const;
-  // Returns once the work is queued on `stream` of the device. Errors of CUDA are
-  // std::runtime_error.
-  void run(void* block, int device, void* stream) const;
+  // For each part of the images that is computed together: whether all steps are one launch.
+  std::vector<bool> tiled() const;
+  // Returns once the work is queued on `stream`.
+  void run(void* block, void* stream) const;
 
  private:
   struct Parts;
+  int device_;
   std::unique_ptr<const Parts> parts_;
 };
 #endif

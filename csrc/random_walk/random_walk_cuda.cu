@@ -1,63 +1,113 @@
+#include <cooperative_groups.h>
+
 #include "cuda_queue.h"
-#include "random_walk/device.h"
+#include "random_walk/walk.h"
 
 namespace c2am {
 namespace {
 
-// Of the padded grid of images that share launches: their planes stay in the cache of a large GPU.
-constexpr int64_t kMostPixels = 1 << 18;
+constexpr int kTileThreads = 512;
+// An estimate for an H100: 1.5 us, in which a multiprocessor reads as many weights, each with four
+// maps, from shared memory. By it one step at a time is best for radius 5, and four for radius 2.
+constexpr double kBarrier = 16384;
+
+// The block of threads as a team of device::TiledWalk.
+struct BlockTeam {
+  void* memory;
+  int32_t block;
+
+  template <typename Body>
+  C2AM_HD void each(int32_t n, const Body& body) const {
+#ifdef __CUDA_ARCH__
+    for (auto i = static_cast<int32_t>(threadIdx.x); i < n; i += kTileThreads) body(i);
+    __syncthreads();
+#else
+    (void)n, (void)body;  // a team of the host is that of a test
+#endif
+  }
+};
+
+template <typename Body>
+__global__ void __launch_bounds__(kTileThreads, 1) tiles_kernel(const Body walk) {
+  extern __shared__ float4 memory[];
+  const BlockTeam team{memory, static_cast<int32_t>(blockIdx.x)};
+  walk.begin(team);
+  for (int32_t n = 0; n < walk.exchanges(); ++n) {
+    walk.exchange(team, n);
+    cooperative_groups::this_grid().sync();
+  }
+}
 
 class WalkQueue : public CudaQueue {
  public:
   static constexpr int kWalkTeam = 4;
 
-  WalkQueue(int device, void* stream) : CudaQueue("random_walk", device, stream) {}
+  WalkQueue(int device, void* stream) : CudaQueue("random_walk", device, stream), device_(device) {}
+
+  // A tile for each multiprocessor.
+  device::TileLimits limits() const {
+    const int bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    int blocks = 0;
+    if (attribute(cudaDevAttrCooperativeLaunch) != 0) {
+      allow(bytes);
+      check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kKernel, kTileThreads, bytes));
+      blocks = std::min(blocks, 1) * attribute(cudaDevAttrMultiProcessorCount);
+    }
+    return {blocks, bytes, kBarrier};
+  }
+
+  void together(int64_t blocks, int64_t bytes, const device::TiledWalk& walk) {
+    // The same for all threads of the host: the most that there is.
+    allow(attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
+    device::TiledWalk argument = walk;
+    void* arguments[] = {&argument};
+    check(cudaLaunchCooperativeKernel(kKernel, dim3(static_cast<unsigned>(blocks)),
+                                      dim3(kTileThreads), arguments, bytes, stream()));
+  }
+
+ private:
+  static constexpr auto kKernel = tiles_kernel<device::TiledWalk>;
+
+  int attribute(cudaDeviceAttr name) const {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, name, device_));
+    return value;
+  }
+  void allow(int bytes) const {
+    check(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  }
+
+  int device_;
 };
 
 }  // namespace
 
 struct RandomWalkCuda::Parts {
-  std::vector<device::Walk> walks;
+  device::Batch batch;
 };
 
-// Images of similar width lie in one grid, which is as wide as the widest.
-RandomWalkCuda::RandomWalkCuda(const std::vector<WalkImage>& batch, const RandomWalk& walk) {
-  std::vector<WalkImage> images;
-  for (WalkImage image : batch) {
-    const int64_t maps = image.maps, pixels = image.height * image.width;
-    for (int64_t map = 0; map < maps; map += device::kMostMaps) {
-      image.maps = std::min<int64_t>(maps - map, device::kMostMaps);
-      images.push_back(image);
-      image.cam += device::kMostMaps * pixels;
-      image.out += device::kMostMaps * pixels;
-    }
-  }
-  std::stable_sort(images.begin(), images.end(),
-                   [](const WalkImage& a, const WalkImage& b) { return a.width > b.width; });
-  auto parts = std::make_unique<Parts>();
-  const int64_t margin = reach(walk.radius);
-  for (size_t first = 0, last = 0; first < images.size(); first = last) {
-    int64_t rows = 0;
-    do {
-      rows += images[last++].height + margin;
-    } while (last < images.size() &&
-             (rows + images[last].height) * (images[first].width + margin) <= kMostPixels);
-    parts->walks.emplace_back(images.data() + first, images.data() + last, walk);
-  }
-  parts_ = std::move(parts);
-}
+RandomWalkCuda::RandomWalkCuda(const std::vector<WalkImage>& images, const RandomWalk& walk,
+                               int device)
+    : device_(device),
+      parts_(new Parts{device::Batch(images, walk, WalkQueue(device, nullptr).limits())}) {}
 
 RandomWalkCuda::~RandomWalkCuda() = default;
 
 int64_t RandomWalkCuda::bytes() const {
   int64_t most = 0;
-  for (const device::Walk& walk : parts_->walks) most = std::max(most, walk.bytes());
+  for (const device::Walk& walk : parts_->batch.walks()) most = std::max(most, walk.bytes());
   return most;
 }
 
-void RandomWalkCuda::run(void* block, int device, void* stream) const {
-  WalkQueue queue(device, stream);
-  for (const device::Walk& walk : parts_->walks) walk.run(queue, block);
+std::vector<bool> RandomWalkCuda::tiled() const {
+  std::vector<bool> result;
+  for (const device::Walk& walk : parts_->batch.walks()) result.push_back(walk.tiled());
+  return result;
+}
+
+void RandomWalkCuda::run(void* block, void* stream) const {
+  WalkQueue queue(device_, stream);
+  for (const device::Walk& walk : parts_->batch.walks()) walk.run(queue, block);
 }
 
 }  // namespace c2am

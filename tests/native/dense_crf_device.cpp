@@ -140,6 +140,7 @@ void infer(int64_t images, int64_t height, int64_t width, int64_t classes,
 NATIVE_TEST(dense_crf_device) {
   constexpr DenseCrfKernels kLabels{3, 3, 50, 5, 10}, kSegmenter{1, 3, 67, 3, 4};
   constexpr DenseCrfKernels kFine{0.05, 1, 0.7, 0.9, 2}, kWide{40, 1, 500, 200, 1};
+  constexpr DenseCrfKernels kFinest{1, 1, 1, 0.25, 1};
   for (const auto& [height, width] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 3}, {1, 30}, {30, 1}, {37, 41}}) {
     for (const DenseCrfKernels& kernels : {kLabels, kSegmenter, kFine, kWide}) {
@@ -152,4 +153,10 @@ NATIVE_TEST(dense_crf_device) {
   }
   infer(3, 23, 31, 21, kSegmenter, 5);
   infer(2, 23, 31, 3, kLabels, 5, true);  // sums over many tiles
+  for (const DenseCrfKernels& kernels : {kLabels, kSegmenter, kFinest}) {
+    const int64_t images = c2am::device::Crf::most_images(4096, 4096, kernels);
+    native::check(images > 0 && images < 22, "4096 x 4096 pixels have keys and numbers");
+    const c2am::device::Crf crf(1, 4096, 4096, kernels);
+    native::check(crf.points_bytes() > int64_t{4096} * 4096 * 96, "sizes beyond 32 bits");
+  }
 }

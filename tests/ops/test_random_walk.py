@@ -343,36 +343,3 @@ def test_a_compiled_graph_is_not_broken() -> None:
     compiled = torch.compile(ops.random_walk, fullgraph=True, backend="aot_eager")
     cam, edge = maps(2, 7, 3)
     assert_close(compiled(cam, edge), ops.random_walk(cam, edge))
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("size", [*SIZES, (131, 257)], ids=str)
-def test_native_on_a_gpu(
-    size: tuple[int, int], method: Any, launched: Callable[[str, str], int]
-) -> None:
-    cam, edge = maps(3, *size)
-    result = ops.random_walk(cam.cuda(), edge.cuda(), method=method, backend="native")
-    assert launched("random_walk", "native") == 1
-    expected = ops.random_walk(cam.double(), edge.double(), method=method, backend="reference")
-    assert_close(result.cpu().double(), expected, rtol=0, atol=TOLERANCE[torch.float32])
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.usefixtures("nan_in_fresh_memory")
-def test_a_batch_on_a_gpu(method: Any, launched: Callable[[str, str], int]) -> None:
-    """Of more pixels than share a launch, and of more maps than an image in a grid has."""
-    shapes = [(3, 7, 5), (1, 300, 400), (21, 30, 20), (0, 4, 4), (130, 3, 9), (2, 300, 500)]
-    cams, edges = zip(*(maps(*shape) for shape in shapes), strict=True)
-    results = ops.random_walk_batch(
-        [cam.cuda() for cam in cams],
-        [edge.cuda() for edge in edges],
-        steps=40,
-        method=method,
-        backend="native",
-    )
-    assert launched("random_walk", "native") == 1
-    for cam, edge, result in zip(cams, edges, results, strict=True):
-        expected = ops.random_walk(cam, edge, steps=40, method=method, backend="native")
-        assert_close(result.cpu(), expected, rtol=0, atol=TOLERANCE[torch.float32])

@@ -4,6 +4,11 @@
 // The corners of all simplices are sorted by key, stably, so that those of a vertex lie together in
 // the order of the points: sums over them need no atomic operations, and have the same bits in
 // every run. Vertices are numbered in the order of their keys, from 1; 0 stands for a missing one.
+//
+// A hash table of vertices would not replace the sort: whoever sums by vertex has to have the
+// corners grouped by vertex, in an order that does not hang on the threads. It would shorten the
+// keys that are sorted, at the price of insertions that wait for each other and of a capacity to be
+// guessed; here the vertices are counted before their memory is taken.
 #pragma once
 
 #include "dense_crf/device/placement.h"
