@@ -60,7 +60,8 @@ class Pairs:
 def path_affinity(edge: Tensor, source: Tensor, paths: list[Tensor]) -> Tensor:
     """`edge (B,1,H,W)` -> (B,P,N)."""
     values = edge.flatten(1)
-    maxima = [values[:, pixels[:, :, None] + source].amax(2) for pixels in paths]
+    # The gradient of `max` goes to one pixel; compiled, that of `amax` in `affinity_loss` is NaN.
+    maxima = [values[:, pixels[:, :, None] + source].max(2).values for pixels in paths]
     return 1 - torch.cat(maxima, 1)
 
 
