@@ -56,14 +56,18 @@ def _bench_stages(options: argparse.Namespace, recipe_options: list[str]) -> Non
         images=options.images,
         threads=options.threads or len(os.sched_getaffinity(0)),
         ranks=options.ranks,
+        providers=tuple(options.provider or ()),
     )
-    rows = measure.measure(plan, console.log)
+
+    def keep(rows: list[measure.Row]) -> None:
+        if options.output and rows:
+            results.write_rows(options.output, rows)
+
+    rows = measure.measure(plan, console.log, keep)
     lines = Table(*stages_table.COLUMNS, title="stages", title_justify="left")
     for row in rows:
         lines.add_row(*stages_table.cells({key: str(each) for key, each in asdict(row).items()}))
     console.print(lines)
-    if options.output:
-        results.write_rows(options.output, rows)
 
 
 def _summary(op: str, rows: list[Row]) -> Table:
@@ -109,15 +113,23 @@ def _parser() -> argparse.ArgumentParser:
     stages.add_argument("--recipe", default="voc12-fixed", help="(%(default)s)")
     stages.add_argument("--stage", action="append", choices=STAGES, help="only this; repeatable")
     stages.add_argument(
-        "--windows", type=int, default=8, help="steps, batches or images of a process (%(default)s)"
+        "--provider", action="append", help="whole, loading, network or a peer; repeatable"
     )
-    stages.add_argument("--rounds", type=int, default=3, help="processes of each (%(default)s)")
+    stages.add_argument(
+        "--windows", type=int, default=4, help="steps, batches or images of a process (%(default)s)"
+    )
+    stages.add_argument("--rounds", type=int, default=2, help="processes of each (%(default)s)")
     stages.add_argument("--images", type=int, default=96, help="JPEGs to draw (%(default)s)")
     stages.add_argument("--threads", type=int, help="of a process; default: one for each core")
     stages.add_argument(
-        "--ranks", type=int, default=1, help="time so many processes of one thread each, too"
+        "--ranks",
+        type=int,
+        default=1 if best_device().type == "cuda" else min(2, len(os.sched_getaffinity(0))),
+        help="time so many processes of one thread each, too; 1: do not (%(default)s)",
     )
-    stages.add_argument("--output", type=Path, help="CSV to write the rows to")
+    stages.add_argument(
+        "--output", type=Path, help="CSV to write the rows to, as they are measured"
+    )
     words.add_parser("table", help="write the tables of docs/performance.md from results/*.csv")
     run = words.add_parser("run", help="write the scores and costs of a finished run as a CSV")
     run.add_argument("folder", type=Path, help="folder of the run, as runs/demo")

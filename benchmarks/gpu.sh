@@ -11,7 +11,10 @@
 #   bash benchmarks/gpu.sh FOLDER sanitize
 # runs the tests of the compiled CUDA kernels under compute-sanitizer instead.
 #   bash benchmarks/gpu.sh FOLDER stages [OPTION...]
-# times the stages instead, which needs nvidia-dali too; options as of `python -m benchmarks stages`.
+# times the stages instead, which needs nvidia-dali and jsonargparse too, and runs their tests; options
+# as of `python -m benchmarks stages`.
+#   bash benchmarks/gpu.sh FOLDER modes [OPTION...]
+# times the training steps in each mode of torch.compile, to stages-MODE.csv.
 set -euo pipefail
 folder=$(mkdir -p "${1:?usage: bash benchmarks/gpu.sh FOLDER}" && cd "$1" && pwd)
 cd "$(dirname "$0")/.."
@@ -63,7 +66,18 @@ step build build
 [[ -z $failed ]] || { tail -n 40 "$folder/build.log"; exit 1; }
 case ${2:-} in
   sanitize) for tool in memcheck racecheck initcheck synccheck; do step "$tool" sanitize "$tool"; done ;;
-  stages) step stages $PYTHON -m benchmarks stages --output "$folder/stages.csv" "${@:3}" ;;
+  stages)
+    step tests-stages $PYTHON -m pytest -q -m gpu tests/stages
+    step stages $PYTHON -m benchmarks stages --output "$folder/stages.csv" "${@:3}"
+    ;;
+  modes)
+    for mode in default reduce-overhead max-autotune-no-cudagraphs; do
+      for stage in classifier irn segmenter; do
+        step "modes: $stage, $mode" $PYTHON -m benchmarks stages --stage $stage --rounds 1 \
+          --provider network --$stage.compile_mode $mode --output "$folder/stages-$mode.csv" "${@:3}"
+      done
+    done
+    ;;
 esac
 if [[ ${2:-tests} == tests ]]; then
   step tests tests

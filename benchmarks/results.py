@@ -147,7 +147,9 @@ def write_rows(path: Path, rows: Sequence[Any]) -> None:
     kept = [row for row in read_rows(path) if (row["benchmark"], row["device"]) not in replaced]
     lines = kept + [{name: str(value) for name, value in asdict(row).items()} for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(rows[0])], lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted(lines, key=lambda line: (line["device"], line["benchmark"])))
+    temporary.replace(path)  # whole at any time, even if this process is killed

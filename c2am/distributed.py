@@ -199,7 +199,8 @@ def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tenso
 
     All ranks call it equally often and in the same order: it waits for the others.
     """
-    count = torch.as_tensor(count, dtype=total.dtype, device=total.device)
-    everywhere = all_reduce_sum(count)
-    factor = torch.where(everywhere > 0, world_size() / everywhere, 0.0)
+    if not isinstance(count, torch.Tensor):  # `as_tensor` would wait for a GPU
+        count = torch.full((), count, dtype=total.dtype, device=total.device)
+    everywhere = all_reduce_sum(count.to(total.dtype))
+    factor = (world_size() / everywhere).masked_fill(everywhere == 0, 0.0)
     return total * factor.to(total.dtype)

@@ -23,7 +23,10 @@ _IRRELEVANT = {
     "irn_labels": {"stream"},
     "predictions": {"batch_size"},
 }
-_IRRELEVANT_ANYWHERE = {"checkpoint_every", "keep_checkpoints", "log_every", "compile"}
+_IRRELEVANT_ANYWHERE = {"checkpoint_every", "keep_checkpoints", "log_every"} | {
+    "compile",
+    "compile_mode",
+}
 _CLEAR_PEAK = "5"
 
 

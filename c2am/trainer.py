@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
-from c2am import distributed, precision
+from c2am import compiling, distributed, precision
 from c2am.checkpoints import Checkpoints, read_weights, write_weights
 from c2am.config import TrainConfig
 from c2am.events import Events
 from c2am.losses import LossLog, Terms, TrainingError
+from c2am.models.folding import folded_while_training
 from c2am.progress import Bar, progress_bar
 from c2am.trace import trace
+from c2am.transfer import ToHost
 
 if TYPE_CHECKING:
     from c2am.data.loader import TrainBatch
@@ -37,7 +38,7 @@ class Task(Protocol):
     With several ranks each sees its part of the batch. `loss` then returns terms whose mean over
     the ranks is the term of the whole batch: `distributed.global_mean` makes them from a sum and a
     count. `after_step` sees the part alone; state that is kept there is reduced there.
-    A task may also have `statistics() -> dict[str, float]`, which is logged beside the loss.
+    A task may also have `statistics() -> dict[str, Tensor]`, 0-d, which is logged beside the loss.
     """
 
     @property
@@ -141,8 +142,11 @@ class _Loop:
             raise TrainingError(f"{checkpoints.folder} has a checkpoint of a longer training")
         self.step_module = _wrap(task, config, device)
         self.batches = loader.batches(self.first * config.accumulate)
-        # Reading the loss waits for the GPU, so there it is not done at every step.
-        self.check_every = config.log_every if device.type == "cuda" else 1
+        # Reading the loss waits for the GPU. So there it is not done at every step, and only when
+        # the next step is queued: the GPU has that to do while the host reads.
+        self.late = device.type == "cuda"
+        self.check_every = config.log_every if self.late else 1
+        self.line: _Line | None = None
 
     def run(self, after_step: Callable[[], object]) -> dict[str, float]:
         """All remaining steps, each followed by `after_step`; returns the metrics."""
@@ -151,7 +155,8 @@ class _Loop:
         bar = progress_bar(
             self.events.name, total=self.total * batch_size, done=self.first * batch_size
         )
-        with _stop_signals() as stop, bar as shown:
+        folded = folded_while_training(self.task.net)
+        with _stop_signals() as stop, _constant_shapes(), folded, bar as shown:
             for step in range(self.first, self.total):
                 self._step(step)
                 shown.advance(batch_size)
@@ -192,15 +197,14 @@ class _Loop:
 
     def _after(self, steps: int, stop: _Stop, shown: Bar) -> None:
         last = steps == self.total
+        stopped = self.line is not None and self._read(shown)
         save = steps % self.config.checkpoint_every == 0 and not last
         log = steps % self.config.log_every == 0 or last
-        if not (save or log or steps % self.check_every == 0):
-            return
-        with distributed.waiting(f"the losses of step {steps}"):
-            stopped = self.losses.check(stop.signal is not None)
+        if save or log or stopped or steps % self.check_every == 0:
+            self._send(steps, log, stop.signal is not None)
+            if save or last or stopped or not self.late:
+                stopped |= self._read(shown)
         self.checkpoints.check()
-        if log:
-            self._log(steps, shown)
         if save or (stopped and not last):
             self.checkpoints.save(steps, self.losses.state())
         if stopped and not last:
@@ -208,17 +212,50 @@ class _Loop:
             distributed.barrier()
             raise SystemExit(128 + (stop.signal or signal.SIGTERM))
 
-    def _log(self, steps: int, shown: Bar) -> None:
+    def _send(self, steps: int, log: bool, stop: bool) -> None:
+        """Send the losses on their way to the host, and what is logged with them."""
+        with distributed.waiting(f"the losses of step {steps}"):
+            self.losses.send(stop)
+        statistics: dict[str, Tensor] = getattr(self.task, "statistics", dict)() if log else {}
+        values = [value.detach().float() for value in statistics.values()]
+        sent = ToHost(torch.stack(values)) if values else None
+        lr = self.optimizer.param_groups[0]["lr"]
+        self.line = _Line(steps, log, lr, list(statistics), sent)
+
+    def _read(self, shown: Bar) -> bool:
+        """Read what was sent and log it; returns whether the training is to stop."""
+        assert self.line is not None
+        line, self.line = self.line, None
+        with distributed.waiting(f"the losses of step {line.steps}"):
+            stopped = self.losses.read()
+        if line.log:
+            self._log(line, shown)
+        return stopped
+
+    def _log(self, line: _Line, shown: Bar) -> None:
         values, parts, seconds = self.losses.take()
         values["images_per_second"] = (
             parts * self.config.batch_size / self.config.accumulate / seconds
         )
-        values["lr"] = self.optimizer.param_groups[0]["lr"]
-        statistics = getattr(self.task, "statistics", None)
-        if statistics is not None:
-            values |= statistics()
-        self.events.log(steps, values)
+        values["lr"] = line.lr
+        if line.statistics is not None:
+            (numbers,) = line.statistics.wait()
+            values |= zip(line.names, numbers.tolist(), strict=True)
+        self.events.log(line.steps, values)
         shown.advance(0, f"loss {values['loss']:.4g}")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the log whose losses are on their way to the host."""
+
+    steps: int
+    log: bool
+    """False: the losses are looked at, and go into a later line."""
+    lr: float
+    names: list[str]
+    statistics: ToHost | None
+    """(n,) float32, the task's statistics of those names."""
 
 
 class _Step(nn.Module):
@@ -237,14 +274,8 @@ class _Step(nn.Module):
 
 
 def _wrap(task: Task, config: TrainConfig, device: torch.device) -> nn.Module:
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-    if device.type == "cuda" if config.compile is None else config.compile:
-        # torch keeps what it compiles in /tmp, which is empty in a job's next container.
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "c2am" / "inductor"))
-        # The network alone: the batch holds image ids, each of which would be compiled for.
-        task.net.compile()
+    # The network alone: the batch holds image ids, each of which would be compiled for.
+    compiling.compile_for_training(task.net, device, config.compile, config.compile_mode)
     step = _Step(task, config, device)
     if distributed.world_size() == 1:
         return step
@@ -268,6 +299,17 @@ def _check_ranks(net: nn.Module, config: TrainConfig) -> None:
     live = any(isinstance(module, _BatchNorm) and module.training for module in net.modules())
     if ranks > 1 and live:
         raise ValueError("batch norms that are trained see one rank only: set freeze_bn")
+
+
+@contextmanager
+def _constant_shapes() -> Iterator[None]:
+    """Let cuDNN try its algorithms for each shape meanwhile; elsewhere images have many."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class _Stop:

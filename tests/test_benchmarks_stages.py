@@ -106,6 +106,7 @@ def row(**values: object) -> measure.Row:
         "ratio_least": 2.0,
         "ratio_most": 3.0,
         "startup_s": 1.5,
+        "compile_s": 0.5,
         "peak_mb": 100.0,
         "gflop_per_image": 50.0,
         "matmul_gflop_s": 800.0,
@@ -117,7 +118,7 @@ def test_table_says_what_the_rows_say(tmp_path):
     stages = ("classifier", "cam", "irn_labels", "irn", "pseudo_masks")
     results.write_rows(tmp_path / "stages.csv", [row(benchmark=stage) for stage in stages])
     text = stages_table.markdown(results.read_rows(tmp_path / "stages.csv"))
-    cells = "8 (7 to 9) | 2.5 (2.0 to 3.0) | eager 1x2 | 1.5 | 100.0 | 400 | 50%"
+    cells = "8 (7 to 9) | 2.5 (2.0 to 3.0) | eager 1x2 | 1.5 | 0.5 | 100.0 | 400 | 50%"
     assert f"| classifier (resnet50) | whole | 1 x 2 | {cells} |" in text
     assert "**Estimate**, not a measurement" in text
 
@@ -133,7 +134,18 @@ def test_docs_have_the_table_of_the_recorded_stages():
 def test_a_stage_is_timed_whole_and_in_parts(tmp_path, capsys):
     words = ["--recipe", str(RECIPE), "--stage", "classifier", "--windows", "2", "--rounds", "1"]
     words += ["--images", "20", "--output", str(tmp_path / "stages.csv")]
-    main(["stages", *words, "--classifier.backbone", "efficientnet_lite0", "--threads", "1"])
+    main(
+        [
+            "stages",
+            *words,
+            "--classifier.backbone",
+            "efficientnet_lite0",
+            "--threads",
+            "1",
+            "--ranks",
+            "1",
+        ]
+    )
     rows = {row["provider"]: row for row in results.read_rows(tmp_path / "stages.csv")}
     assert rows.keys() == {"whole", "loading", "network"}
     assert all(float(row["p50_images_s"]) > 0 for row in rows.values())
@@ -148,10 +160,30 @@ def test_options_of_the_recipe_are_checked(tmp_path):
 
 
 def test_several_ranks_are_compared_with_one_thread():
-    plan = SimpleNamespace(threads=2, ranks=2)
+    plan = SimpleNamespace(threads=2, ranks=2, providers=())
     config = SimpleNamespace(classifier=SimpleNamespace(backbone="efficientnet_lite0"))
     ways = measure._ways("classifier", plan, config)
     two = measure.Way("whole", 2, 1)
     assert ways[-2:] == [measure.Way("whole", 1, 1), two]
     assert measure._baseline(two, ways) == measure.Way("whole", 1, 1)
-    assert measure._baseline(ways[0], ways).provider == "network"
+    assert ways[0].provider == measure._baseline(ways[1], ways).provider == "network"
+    plan.providers = ("whole", "loading")
+    assert {way.provider for way in measure._ways("classifier", plan, config)} == {
+        "whole",
+        "loading",
+    }
+
+
+def test_rows_of_what_is_measured_so_far():
+    """A way appears once its baseline is measured; a round that one of them lacks is left out."""
+    result = {"rates": [2.0, 4.0], "startup_s": 1.0, "compile_s": 0.0, "peak_memory": 1e6}
+    result |= {"gflop_per_image": None, "matmul_gflop_s": None}
+    network, whole = (measure.Way(name, 1, 1) for name in ("network", "whole"))
+    rows = measure._rows("cam", "500x375", {network: [], whole: [result]})
+    assert rows == []
+    faster = result | {"rates": [4.0, 8.0]}
+    found = measure._rows("cam", "500x375", {network: [result, result], whole: [faster]})
+    assert [(row.provider, row.ratio, row.windows) for row in found] == [
+        ("network", 1.0, 4),
+        ("whole", 2.0, 2),
+    ]

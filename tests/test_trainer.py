@@ -13,7 +13,7 @@ import torch
 from tiny_training import NoisyTask, TinyLoader, TinyTask, tiny_config, tiny_train
 from torch._dynamo.utils import counters
 
-from c2am import checkpoints, distributed, workspace
+from c2am import checkpoints, distributed, trainer, workspace
 from c2am.events import Events, read_metrics
 from c2am.trainer import TrainingError, train
 from c2am.workspace import WorkspaceError, read_tensors
@@ -262,26 +262,76 @@ def test_nan_stops_with_step_and_images(tmp_path):
     assert [path.name for path in tmp_path.glob("check*")] == ["checkpoint-4.safetensors"]
 
 
+def late(monkeypatch) -> None:
+    """Losses are read every three steps and a step late, as on a GPU."""
+    original = trainer._Loop.__init__
+
+    def set_up(loop, task, loader, config, *rest):
+        original(loop, task, loader, config, *rest)
+        loop.late, loop.check_every = True, config.log_every
+
+    monkeypatch.setattr(trainer._Loop, "__init__", set_up)
+
+
+def test_read_late_the_lines_are_the_same(tmp_path, monkeypatch):
+    run(tmp_path / "at once", steps=11)
+    late(monkeypatch)
+    run(tmp_path / "late", steps=11)
+    assert_same(weights(tmp_path / "at once"), weights(tmp_path / "late"))
+    lines = [
+        [{k: v for k, v in line.items() if k not in ("time", "images_per_second")} for line in each]
+        for each in (
+            read_metrics(tmp_path / name / "events", "tiny") for name in ("at once", "late")
+        )
+    ]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[1]] == [3, 6, 9, 11]
+
+
+def test_read_late_nan_stops_with_its_step_and_no_checkpoint_has_it(tmp_path, monkeypatch):
+    late(monkeypatch)
+    with pytest.raises(TrainingError, match=r"step 6.*classes = nan.*image7, image8"):
+        run(tmp_path, nan_at=5)
+    assert [path.name for path in tmp_path.glob("check*")] == ["checkpoint-4.safetensors"]
+
+
+def test_read_late_a_signal_saves_what_resumes(tmp_path, monkeypatch):
+    run(tmp_path / "whole")
+    late(monkeypatch)
+    stopped(tmp_path / "cut", signal.SIGUSR1, at=4)
+    assert (tmp_path / "cut" / "checkpoint-7.safetensors").exists()  # told at 6, read at 7
+    run(tmp_path / "cut")
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
+
+
 def test_nan_in_an_accumulated_part_names_its_images(tmp_path):
     with pytest.raises(TrainingError, match=r"step 3.*images image15, image16, image17$"):
         run(tmp_path, nan_at=5, accumulate=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_exits(tmp_path, number):
+def stopped(folder: Path, number: int, at: int) -> None:
+    """A training that gets a signal while micro-batch `at` is loaded, and ends by it."""
+
     class Signalled(TinyLoader):
         def batches(self, start):
             for index, batch in enumerate(super().batches(start), start=start):
-                if index == 6:
+                if index == at:
                     os.kill(os.getpid(), number)
                 yield batch
 
-    before = signal.getsignal(number)
     config = tiny_config()
     with pytest.raises(SystemExit) as exit_info:
-        tiny_train(tmp_path / "cut", config, Signalled(config), TinyTask())
+        tiny_train(folder, config, Signalled(config), TinyTask())
     assert exit_info.value.code == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_exits(tmp_path, number):
+    before = signal.getsignal(number)
+    stopped(tmp_path / "cut", number, at=6)
     assert signal.getsignal(number) == before
+    config = tiny_config()
     assert (tmp_path / "cut" / "checkpoint-7.safetensors").exists()
     loader = TinyLoader(config)
     tiny_train(tmp_path / "cut", config, loader, TinyTask())

@@ -126,8 +126,8 @@ class TinyTask:
     def after_step(self, batch: Batch, progress: float) -> None:
         self.net.seen += distributed.all_reduce_sum(torch.tensor(float(len(batch.ids))))
 
-    def statistics(self) -> dict[str, float]:
-        return {"seen": float(self.net.seen)}
+    def statistics(self) -> dict[str, Tensor]:
+        return {"seen": self.net.seen}
 
 
 class NoisyTask(TinyTask):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch._dynamo.utils import compilation_time_metrics
 
 from benchmarks.stages import PER_IMAGE
 from benchmarks.stages.providers import providers
@@ -60,6 +61,7 @@ def _result(recorder: Recorder, device: torch.device) -> dict[str, Any]:
     return {
         "rates": recorder.rates(),
         "startup_s": recorder.startup(),
+        "compile_s": sum(compilation_time_metrics.get("_compile.compile_inner", [])),
         "peak_memory": peak_memory(device),
         "gflop_per_image": recorder.gflop_per_image,
         "matmul_gflop_s": recorder.matmul_gflop_s,

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Row:
     ratio_least: float
     ratio_most: float
     startup_s: float
+    compile_s: float
     peak_mb: float
     gflop_per_image: float | str
     matmul_gflop_s: float | str
@@ -74,10 +75,14 @@ class Plan:
     threads: int
     ranks: int
     """Beside one process, so many of one thread each, and one of one thread; 1 leaves both out."""
+    providers: tuple[str, ...] = ()
+    """The ways to run a stage; empty: all of them."""
 
 
-def measure(plan: Plan, say: Any = print) -> list[Row]:
-    """The rows of all stages of a plan."""
+def measure(
+    plan: Plan, say: Any = print, keep: Callable[[list[Row]], object] = lambda rows: None
+) -> list[Row]:
+    """The rows of all stages of a plan; `keep` gets those of a stage whenever there is more."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="c2am-stages-") as folder:
         root = Path(folder)
@@ -94,7 +99,9 @@ def measure(plan: Plan, say: Any = print) -> list[Row]:
                 for way in ways:
                     say(f"{stage}: {way.provider}, {way.ranks} x {way.threads}, round {number + 1}")
                     results[way].append(_child(root, recipe, stage, way, plan))
-            rows += _rows(stage, _setting(stage, config), results)
+                    of_stage = _rows(stage, _setting(stage, config), results)
+                    keep(of_stage)
+            rows += of_stage
     return rows
 
 
@@ -110,9 +117,11 @@ def _config(plan: Plan, root: Path) -> PipelineConfig:
         for name in (f"log_every={window}", "checkpoint_every=1000000", "steps=1000000", "lr=1e-9")
     ]
     heads = [f"--{stage}.head_lr=1e-9" for stage in (*TRAINED, "front_door")]
-    threshold = ["--pseudo_masks.threshold=0.2"]
+    rest.append("--pseudo_masks.threshold=0.2")
+    if best_device().type == "cpu":  # a step of 16 crops takes a processor half a minute
+        rest += [*(f"--{stage}.batch_size=4" for stage in TRAINED), "--cam.batch_size=1"]
     return load_config(
-        plan.recipe, [*weights, *folder, *lists, *rest, *logs, *heads, *threshold, *plan.options]
+        plan.recipe, [*weights, *folder, *lists, *rest, *logs, *heads, *plan.options]
     )
 
 
@@ -129,8 +138,16 @@ def _prepare(plan: Plan, root: Path) -> None:
 
 
 def _ways(stage: str, plan: Plan, config: PipelineConfig) -> list[Way]:
-    ways = [Way(name, 1, plan.threads) for name in providers(stage, config.classifier.backbone)]
-    if plan.ranks > 1:
+    """The baseline first: a row needs its rates."""
+    names = [
+        name
+        for name in providers(stage, config.classifier.backbone)
+        if not plan.providers or name in plan.providers
+    ]
+    first = _baseline_name(names)
+    names.sort(key=lambda name: name != first)
+    ways = [Way(name, 1, plan.threads) for name in names]
+    if plan.ranks > 1 and "whole" in names:
         ways += [Way("whole", 1, 1), Way("whole", plan.ranks, 1)]
     return ways
 
@@ -166,14 +183,17 @@ def _setting(stage: str, config: PipelineConfig) -> str:
 
 
 def _rows(stage: str, setting: str, results: dict[Way, list[dict]]) -> list[Row]:
+    """Of what has been measured so far: of each way whose baseline has been, too."""
     counted = [each for rounds in results.values() for each in rounds if each["gflop_per_image"]]
     rows = []
     for way, rounds in results.items():
         base = _baseline(way, list(results))
+        if not rounds or not results[base]:
+            continue
         medians, others = (
             [statistics.median(each["rates"]) for each in results[w]] for w in (way, base)
         )
-        ratios = [own / other for own, other in zip(medians, others, strict=True)]
+        ratios = [own / other for own, other in zip(medians, others, strict=False)]
         rates = [rate for each in rounds for rate in each["rates"]]
         p20, p50, p80 = (round(value, 3) for value in percentiles(rates))
         row = Row(
@@ -191,6 +211,7 @@ def _rows(stage: str, setting: str, results: dict[Way, list[dict]]) -> list[Row]
             ratio_least=round(min(ratios), 3),
             ratio_most=round(max(ratios), 3),
             startup_s=round(min(each["startup_s"] for each in rounds), 2),
+            compile_s=round(max(each["compile_s"] for each in rounds), 2),
             peak_mb=round(max(each["peak_memory"] for each in rounds) / 1e6, 1),
             gflop_per_image=round(counted[0]["gflop_per_image"], 2) if counted else "",
             matmul_gflop_s=round(max(e["matmul_gflop_s"] for e in counted), 1) if counted else "",
@@ -204,9 +225,12 @@ def _baseline(way: Way, ways: list[Way]) -> Way:
     """Of several ranks: one rank of as many threads; else the published loop, or the network."""
     if way.ranks > 1:
         return Way(way.provider, 1, way.threads)
-    names = [other.provider for other in ways]
-    wanted = next(name for name in ("eager", "network", "whole") if name in names)
+    wanted = _baseline_name([other.provider for other in ways])
     return next(other for other in ways if other.provider == wanted)
+
+
+def _baseline_name(names: list[str]) -> str:
+    return next((name for name in ("eager", "network", "whole") if name in names), names[0])
 
 
 def _cores() -> int:

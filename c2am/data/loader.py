@@ -21,6 +21,7 @@ from c2am.data.dataset import DataError, Dataset
 from c2am.data.images import read_encoded, read_image, read_mask
 from c2am.data.sampling import Sample, crop_anchor, rank_part, resized, sample, scaled
 from c2am.normalization import Normalization
+from c2am.transfer import to_device
 
 __all__ = [
     "InferenceBatch",
@@ -137,7 +138,7 @@ class TrainLoader:
             labels = self._labels[[each.index for each in samples]]
             yield TrainBatch(
                 images=images,
-                labels=labels.float().to(self.device, non_blocking=True),
+                labels=to_device(labels.float(), self.device),
                 masks=masks[0][..., 0] if masks else None,
                 ids=[self.ids[each.index] for each in samples],
             )

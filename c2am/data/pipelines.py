@@ -142,20 +142,23 @@ def _build(
 
 
 def outputs(pipeline: Pipeline, device: torch.device) -> Iterator[list[torch.Tensor]]:
-    """Run a pipeline until its source ends; every output as a dense tensor on `device`."""
+    """Run a pipeline until its source ends; every output as a dense tensor on `device`.
+
+    On a GPU the tensors are ready where its current stream comes to them; the host does not wait.
+    """
     while True:
+        stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
         try:
-            lists = pipeline.run()
+            lists = pipeline.run(stream)
         except StopIteration:
             return
-        yield [_tensor(each, device) for each in lists]
+        yield [_tensor(each, device, stream) for each in lists]
 
 
-def _tensor(output: Any, device: torch.device) -> torch.Tensor:
+def _tensor(output: Any, device: torch.device, stream: torch.cuda.Stream | None) -> torch.Tensor:
     dense = output.as_tensor()
     dtype = torch.uint8 if dense.dtype == DALIDataType.UINT8 else torch.float32
     tensor = torch.empty(dense.shape(), dtype=dtype, device=device)
-    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
     feed_ndarray(dense, tensor, cuda_stream=stream)
     return tensor
 

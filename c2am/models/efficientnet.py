@@ -4,6 +4,7 @@ from pathlib import Path
 from types import MethodType
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from c2am.models.backbone import Backbone, keep_resolution, named_sequence
@@ -23,8 +24,10 @@ def build(weights: str, output_stride: int) -> Backbone:
         path = _imagenet_file() if weights == "imagenet" else Path(weights)
         load_state(net, read_state_dict(path), str(path))
     blocks = [net.get_submodule(f"_blocks.{i}") for i in range(16)]
-    for block in blocks:
-        _widen_on_cpu(block.get_submodule("_depthwise_conv"))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            wide = module.kernel_size == (5, 5)
+            module.forward = MethodType(_float32_forward if wide else _same_forward, module)  # type: ignore[method-assign]
     stages = [nn.Sequential(*blocks[first:last]) for first, last in _STAGE_BLOCKS]
     _set_output_stride(stages, output_stride)
     conv, bn = net.get_submodule("_conv_stem"), net.get_submodule("_bn0")
@@ -54,22 +57,27 @@ def _set_output_stride(stages: list[nn.Sequential], output_stride: int) -> None:
         keep_resolution(stages[4], dilation=4)
 
 
-def _widen_on_cpu(conv: nn.Module) -> None:
-    """Keep a 5x5 depthwise convolution in float32 under a CPU's autocast.
+def _same_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution that pads for ceil(side / stride) cells, as the package's own layers do.
 
-    oneDNN has no fast bfloat16 gradient for it.
+    It ends in `_conv_forward`, as `nn.Conv2d` does, which folding a batch norm replaces.
     """
-    if conv.kernel_size == (5, 5):
-        conv.forward = MethodType(_float32_forward, conv)
+    pads: list[int] = []
+    for axis in (1, 0):  # F.pad begins with the last one
+        side, stride, dilation = x.shape[2 + axis], conv.stride[axis], conv.dilation[axis]
+        reach = dilation * (conv.kernel_size[axis] - 1) + 1
+        missing = max((-(-side // stride) - 1) * stride + reach - side, 0)
+        pads += [missing // 2, missing - missing // 2]
+    return conv._conv_forward(F.pad(x, pads) if any(pads) else x, conv.weight, conv.bias)
 
 
-def _float32_forward(conv: nn.Module, x: Tensor) -> Tensor:
-    forward = type(conv).forward
+def _float32_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`_same_forward` in float32 under a CPU's autocast: oneDNN has no fast bfloat16 gradient."""
     trained = torch.is_grad_enabled() and x.device.type == "cpu"
     if not (trained and torch.is_autocast_enabled("cpu")):
-        return forward(conv, x)
+        return _same_forward(conv, x)
     with torch.autocast("cpu", enabled=False):
-        return forward(conv, x.float()).to(x.dtype)
+        return _same_forward(conv, x.float()).to(x.dtype)
 
 
 def _network() -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from c2am import distributed, ops
+from c2am import distributed
 from c2am.config import PipelineConfig
 from c2am.data import Dataset
 from c2am.data.loader import InferenceBatch
@@ -26,6 +26,7 @@ from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import both_maps, trained_classifier
 from c2am.stages.parallel import Workers
 from c2am.stages.scoring import choose_threshold, sweep_list, thresholds
+from c2am.transfer import ToHost
 from c2am.workspace import tensor_names, write_mask, write_tensors
 
 
@@ -93,11 +94,12 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
         flip=config.cam.flip,
         batch_size=batch_size,
     )
-    # Threads copy, label and write, so that the network does not wait for them.
+    # Threads wait for the maps, label and write: neither the network nor the host waits for both.
     with Workers() as workers, torch.inference_mode(not context.method.needs_gradients):
         for batch in batches:
             maps = both_maps(context, context.method, net, batch)
-            workers.submit(save_batch, files, batch, maps)
+            halves = ToHost(*(kind.half() for kind in maps))
+            workers.submit(save_batch, files, batch, halves)
 
 
 class Files:
@@ -137,12 +139,12 @@ class Files:
         return self._context.folder / f"{image_id}.safetensors"
 
 
-def save_batch(files: Files, batch: InferenceBatch, maps: ops.MultiScaleCam) -> None:
+def save_batch(files: Files, batch: InferenceBatch, maps: ToHost) -> None:
     """The files of a batch's images; what is there from an earlier run is left as it is."""
     images = zip(
         batch.ids,
         batch.present,
-        *(split_by_image(kind.half(), batch.present) for kind in maps),
+        *(split_by_image(kind, batch.present) for kind in maps.wait()),
         strict=True,
     )
     for image_id, present, strided, high_res in images:

@@ -30,9 +30,9 @@ class FrontDoorTask:
         terms = self.method.loss(self.net, batch, progress)
         return {name: image_mean(term, batch) for name, term in terms.items()}
 
-    def statistics(self) -> dict[str, float]:
+    def statistics(self) -> dict[str, Tensor]:
         """The method's numbers of its last batch, for the log."""
-        return {name: float(value) for name, value in self.method.statistics.items()}
+        return self.method.statistics
 
     def after_step(self, batch: TrainBatch, progress: float) -> None:
         """The method's own bookkeeping."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from c2am import distributed, ops, precision
+from c2am import compiling, distributed, ops, precision
 from c2am.checkpoints import write_weights
 from c2am.config import IrnConfig, PipelineConfig
 from c2am.data import Dataset
@@ -139,4 +139,5 @@ def trained_irn(context: StageContext) -> Irn:
     """The network of this method's stage `irn`, frozen, in evaluation mode."""
     net = build_irn(replace(context.config.irn, weights="none"))
     load_weights(net, context.own("irn") / "weights.safetensors")
-    return net.to(context.device).eval().requires_grad_(False)
+    net.to(context.device).eval().requires_grad_(False)
+    return compiling.compile_for_inference(net, context.device, context.config.irn.compile)

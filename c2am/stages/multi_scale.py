@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from c2am import ops, precision
+from c2am import compiling, ops, precision
 from c2am.data.loader import InferenceBatch
 from c2am.methods import Method
 from c2am.models import Classifier, build_classifier, fold_batch_norms, load_weights
@@ -25,7 +25,8 @@ def trained_classifier(
     load_weights(net, weights)
     net.eval().requires_grad_(False)
     fold_batch_norms(net.backbone)
-    return net.to(context.device)
+    net.to(context.device)
+    return compiling.compile_for_inference(net, context.device, context.config.classifier.compile)
 
 
 def untrained_classifier(context: StageContext) -> Classifier:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from c2am import distributed
+from c2am import compiling, distributed
 from c2am.config import PipelineConfig, SegmenterConfig
 from c2am.data import Dataset
 from c2am.data.loader import TrainBatch
@@ -129,4 +129,5 @@ def trained_segmenter(context: StageContext) -> DeepLab:
     config = replace(context.config.segmenter, weights="none")
     net = build_segmenter(config, len(context.dataset.classes))
     load_weights(net, context.own("segmenter") / "weights.safetensors")
-    return net.to(context.device).eval().requires_grad_(False)
+    net.to(context.device).eval().requires_grad_(False)
+    return compiling.compile_for_inference(net, context.device, context.config.segmenter.compile)

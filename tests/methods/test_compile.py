@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch.testing import assert_close
 
+from c2am import compiling
 from c2am.config import FrontDoorConfig
-from c2am.methods import Artefacts, build_method
+from c2am.methods import Artefacts, Method, build_method
 from c2am.models.backbone import Backbone
 from c2am.models.classifier import Classifier
+from c2am.models.folding import folded_while_training
 from c2am.normalization import Normalization
 
 COMPILERS = ["aot_eager", "inductor"]
@@ -31,11 +34,15 @@ class Batch:
     labels: Tensor
 
 
-def classifier() -> Classifier:
+def classifier(batch_norms: bool = False) -> Classifier:
     """Five stages of one convolution each: what is compiled is our part."""
     channels = (4, 4, 4, 4, 6)
     stages = [
-        nn.Sequential(nn.Conv2d(i, o, 3, stride=2, padding=1), nn.ReLU())
+        nn.Sequential(
+            nn.Conv2d(i, o, 3, stride=2, padding=1),
+            nn.BatchNorm2d(o) if batch_norms else nn.Identity(),
+            nn.ReLU(),
+        )
         for i, o in zip((3, *channels), channels, strict=False)
     ]
     normalization = Normalization(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -48,7 +55,8 @@ def gradients(
     loss: Callable[..., dict[str, Tensor]], net: Classifier, batch: Batch
 ) -> list[Tensor]:
     value = loss(net, batch, 0.0)["classification"]
-    return [value.detach(), *torch.autograd.grad(value, list(net.parameters()))]
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    return [value.detach(), *torch.autograd.grad(value, trained)]
 
 
 @pytest.mark.parametrize(("device", "dtype"), DEVICES)
@@ -62,6 +70,68 @@ def test_training_step_of_c2am(compiler: str, device: str, dtype: torch.dtype) -
     compiled = torch.compile(method.loss, fullgraph=True, backend=compiler)
     results, expected = (gradients(loss, net, batch) for loss in (compiled, method.loss))
     assert_close(results, expected, **TOLERANCE)
+
+
+def test_training_step_with_folded_batch_norms() -> None:
+    """One graph, in which no batch norm is left."""
+    torch.compiler.reset()
+    counters.clear()
+    net = classifier(batch_norms=True).train()
+    net.backbone.freeze(batch_norms=True, stages=1)
+    batch = Batch(torch.randn(3, 3, 64, 96), (torch.rand(3, 5) > 0.5).float())
+    method = build_method("continued", FrontDoorConfig())
+    expected = gradients(method.loss, net, batch)
+    graphs = []
+
+    def note(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph.print_readable(print_output=False))
+        return graph.forward
+
+    with folded_while_training(net):
+        net.compile(backend=note)
+        results = gradients(method.loss, net, batch)
+    assert_close(results, expected)
+    assert len(graphs) == 1
+    assert "batch_norm" not in graphs[0]
+    assert graphs[0].count("conv2d(") == 6
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_inference_of_all_sizes_compiles_two_graphs(compiler: str) -> None:
+    """Images of many sizes, several at once and one alone, in bfloat16; the maps are the same.
+
+    Inductor compiles the first of the two only: it takes its time.
+    """
+    torch.compiler.reset()
+    counters.clear()
+    net = classifier().eval().requires_grad_(False)
+    method = build_method("cam", FrontDoorConfig())
+    batches = [(2, 64, 96), (3, 97, 65), (1, 33, 50), (8, 70, 41), (1, 128, 66), (4, 500, 375)]
+    batches = [each for each in batches if compiler == "aot_eager" or each[0] > 1]
+    generator = torch.Generator().manual_seed(3)
+    views = [torch.randn(count, 1, 3, *size, generator=generator) for count, *size in batches]
+    expected = [maps_of(method, net, each) for each in views]
+    device = torch.device("cpu")
+    compiling.compile_for_inference(net, device, True, backend=compiler)
+    for each, maps in zip(views, expected, strict=True):
+        # Between two operations that are fused, bfloat16 is not rounded to.
+        assert_close(maps_of(method, net, each), maps, rtol=0, atol=0.02 * float(maps.max()))
+    assert 1 <= counters["stats"]["unique_graphs"] <= 2
+    assert not counters["graph_break"]
+
+
+def maps_of(method: Method, net: Classifier, views: Tensor) -> Tensor:
+    present = torch.ones(len(views), 5, dtype=torch.bool)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        return method.class_maps(net, views, present, [""] * len(views))
+
+
+def test_compiling_is_for_gpus_unless_asked_for() -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    settings = [(device, setting) for device in (cpu, gpu) for setting in (None, True, False)]
+    assert [compiling.is_wanted(*each) for each in settings] == [0, 1, 0, 1, 1, 0]
+    net = compiling.compile_for_inference(classifier(), cpu, None)
+    assert net._compiled_call_impl is None
 
 
 @pytest.mark.parametrize(("device", "dtype"), DEVICES)

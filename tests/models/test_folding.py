@@ -8,6 +8,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from c2am.models import build_backbone, fold_batch_norms
+from c2am.models.folding import folded_while_training
 
 
 def backbone(name: str):
@@ -36,6 +37,50 @@ def test_features_stay_the_same(name):
     for own, other in zip(net(image), folded(image), strict=True):
         assert own.abs().max() > 1e-6
         assert_close(own, other, rtol=1e-9, atol=1e-9 * float(own.abs().max()))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "efficientnet_lite0"])
+def test_folded_while_training_the_gradients_are_the_same(name):
+    net = backbone(name).train().requires_grad_(True)
+    net.freeze(batch_norms=True, stages=1)
+    image = torch.rand(
+        2, 3, 65, 97, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    outputs, gradients = features_and_gradients(net, image)
+    with folded_while_training(net):
+        assert net.state_dict().keys() == before.keys()
+        norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+        kernel = torch.nn.functional.batch_norm
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nn.functional, "batch_norm", lambda *_: pytest.fail("it is folded"))
+            folded, found = features_and_gradients(net, image)
+    assert norms
+    assert kernel is nn.functional.batch_norm
+    for own, other in zip((*outputs, *gradients), (*folded, *found), strict=True):
+        assert_close(other, own, rtol=1e-8, atol=1e-8 * float(own.abs().max()))
+    for key, value in net.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    again, _ = features_and_gradients(net, image)
+    assert all(torch.equal(own, other) for own, other in zip(outputs, again, strict=True))
+
+
+def features_and_gradients(net, image):
+    features = net(image)
+    trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    loss = sum((feature**2).mean() for feature in features)
+    return [feature.detach() for feature in features], torch.autograd.grad(loss, trained)
+
+
+def test_batch_norms_that_are_trained_are_left_alone():
+    net = build_backbone("resnet18", "none").train()
+    net.freeze(batch_norms=False, stages=1)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with folded_while_training(net):
+        assert "forward" in vars(net.stem.bn1)
+        assert "forward" not in vars(net.layer1[0].bn1)
+    assert net.layer1.training
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
 
 
 def test_a_network_in_training_is_refused():
