@@ -51,7 +51,9 @@ class Row:
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The 20th, 50th and 80th."""
+    """The 20th, 50th and 80th; of one value, that."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
     deciles = statistics.quantiles(values, n=10, method="inclusive")
     return deciles[1], deciles[4], deciles[7]
 
