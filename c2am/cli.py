@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text, handler in (
         ("train", "run the pipeline, or some of its stages: from labels to masks", _train),
         ("evaluate", "score a folder of masks or class maps against the truth", _evaluate),
-        ("bench", "time the ops, record a run; in the source checkout", _bench),
+        ("bench", "time the ops or the stages, record a run; in the source checkout", _bench),
     ):
         _add_word(words, name, text, handler, add_help=False)
     _add_predict(words)

@@ -138,7 +138,8 @@ class TrainConfig:
     """Autocast type, of inference with the network too; auto is bfloat16 where the hardware
     multiplies it fast (see precision.py)."""
     compile: bool | None = None
-    """torch.compile the network, for inference too; unset means on CUDA only."""
+    """torch.compile the network, for inference too (of front_door, inference goes by classifier);
+    unset means on CUDA only."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
     """torch.compile's mode in the training; inference is compiled in the default mode."""
     checkpoint_every: int = 100
