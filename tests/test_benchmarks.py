@@ -267,7 +267,7 @@ def stand_ins(tmp_path, monkeypatch):
         (["tests"], True, []),
         (["ops", "extract_cam"], False, ["extract_cam"]),
         (["sanitize"], True, []),
-        (["stages", "--rounds", "1"], False, []),
+        (["stages", "--rounds", "1"], True, []),
     ],
     ids=str,
 )
