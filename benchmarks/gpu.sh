@@ -43,7 +43,8 @@ tests() {
     status=1
   # The other rooms cannot be collected without these.
   if $PYTHON -c 'import jsonargparse, nvidia.dali' 2>/dev/null; then
-    $PYTHON -m pytest -q -m gpu tests || status=1
+    $PYTHON -m pytest -q -m gpu tests --ignore tests/ops --ignore tests/methods/test_compile.py ||
+      status=1
   fi
   return $status
 }
@@ -80,6 +81,7 @@ case ${2:-} in
     ;;
 esac
 if [[ ${2:-tests} == tests ]]; then
+  rm -f "$folder/tests.log"
   step tests tests
   grep -E '^(FAILED|ERROR)|(passed|failed).* in [0-9.]+s' "$folder/tests.log" || true
 fi

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.runner import Case, Entry, Samples, baseline, best_device
+from benchmarks.runner import Case, Entry, Samples, baseline, best_device, clock_of
 from c2am import __version__, _core
 from c2am.provenance import hardware_name
 
@@ -73,7 +73,7 @@ def make_rows(
         op: Name of the op.
         case: What was timed.
         samples: Its times.
-        clock: The clock that took them.
+        clock: The clock that took them, but for those of the host beside a GPU's.
         triads: Bytes per second of the triad, by number of threads.
         peaks: Bytes of memory; an entry that is not in it has none.
     """
@@ -93,7 +93,7 @@ def make_rows(
             p50_ms=p50,
             p80_ms=p80,
             repeats=len(times),
-            clock=clock,
+            clock=clock_of(entry, clock),
             baseline=f"{base.provider} x{base.threads}",
             ratio_p20=low,
             ratio_p50=middle,

@@ -35,6 +35,8 @@ class Case:
     """Those of other packages, on one thread; the first word of a name is the module it needs."""
     work: Mapping[str, Callable[[], Work]] = field(default_factory=dict)
     """Of a provider or peer; called only when it is reported."""
+    on_host: frozenset[str] = frozenset()
+    """Providers and peers that compute on the CPU, whatever device the others use."""
     baseline: str = ""
     """The provider or peer that the others are compared with. Default: the first peer that is
     timed, else `reference`, else the first provider."""
@@ -47,6 +49,7 @@ class Entry:
     provider: str
     threads: int
     call: Call = field(compare=False)
+    on_host: bool = field(default=False, compare=False)
 
 
 Samples = dict[Entry, list[float]]
@@ -70,10 +73,11 @@ def missing_peers(case: Case) -> list[str]:
 
 def entries(case: Case, threads: Sequence[int], *, peers: bool) -> list[Entry]:
     """What is timed: each provider on each number of threads, each installed peer on one."""
-    ours = [Entry(name, n, call) for n in threads for name, call in case.providers.items()]
     absent = missing_peers(case)
-    others = [Entry(name, 1, call) for name, call in case.peers.items() if name not in absent]
-    return ours + (others if peers else [])
+    timed = [(name, n, call) for n in threads for name, call in case.providers.items()]
+    if peers:
+        timed += [(name, 1, call) for name, call in case.peers.items() if name not in absent]
+    return [Entry(name, n, call, on_host=name in case.on_host) for name, n, call in timed]
 
 
 def baseline(case: Case, timed: Sequence[Entry], entry: Entry) -> Entry:
@@ -93,7 +97,7 @@ def time_entries(
     Args:
         timed: What to time.
         budget_s: Seconds that all turns may take together, if `least` turns do not take longer.
-        clock: As for `milliseconds`.
+        clock: As for `milliseconds`; see `clock_of`.
         least: Least number of turns.
 
     Returns:
@@ -110,9 +114,14 @@ def time_entries(
     return times
 
 
+def clock_of(entry: Entry, clock: str) -> str:
+    """The clock that times an entry: where the others are timed on a GPU, "wall" for the host's."""
+    return "wall" if entry.on_host and clock == "gpu" else clock
+
+
 def _time(entry: Entry, clock: str) -> float:
     torch.set_num_threads(entry.threads)
-    return milliseconds(entry.call, clock)
+    return milliseconds(entry.call, clock_of(entry, clock))
 
 
 def milliseconds(call: Call, clock: str) -> float:
@@ -121,8 +130,9 @@ def milliseconds(call: Call, clock: str) -> float:
     Args:
         call: What to time.
         clock: "wall"; "cpu", the processor time of all threads of this process; or "gpu", between
-            two events on the GPU. It gets the call's kernels while it still writes 1 GiB, so that
-            launching the first of them takes no time and none of their inputs are in its cache.
+            two events on the GPU. It gets the call's kernels while it still reads 1 GiB, so that
+            launching the first of them takes no time and its cache holds none of their inputs, nor
+            anything that has to be written back.
     """
     if clock == "gpu":
         return _gpu_milliseconds(call)
@@ -137,7 +147,7 @@ def milliseconds(call: Call, clock: str) -> float:
 def _gpu_milliseconds(call: Call) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     _synchronize()
-    _larger_than_caches().zero_()
+    _larger_than_caches().sum()
     start.record()
     call()
     end.record()
@@ -147,7 +157,7 @@ def _gpu_milliseconds(call: Call) -> float:
 
 @cache
 def _larger_than_caches() -> Tensor:
-    return torch.empty(2**30, dtype=torch.uint8, device="cuda")  # 0.3 ms of an H100
+    return torch.zeros(2**28, device="cuda")  # 1 GiB, 0.3 ms of an H100
 
 
 def _synchronize() -> None:

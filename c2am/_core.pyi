@@ -139,9 +139,6 @@ class RandomWalkCuda:
     def bytes(self) -> int:
         """Of the block of device memory that `run` gets."""
 
-    def tiled(self) -> list[bool]:
-        """For each part of the images: whether all steps are one launch."""
-
     def run(self, block: int, *, stream: int) -> None:
         """Queue the walks on `stream`."""
 

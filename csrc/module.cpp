@@ -99,7 +99,6 @@ void bind_random_walk(py::module_& m) {
            "images"_a, py::kw_only(), "radius"_a, "beta"_a, "steps"_a, "chebyshev"_a, "tolerance"_a,
            "device"_a)
       .def("bytes", &c2am::RandomWalkCuda::bytes)
-      .def("tiled", &c2am::RandomWalkCuda::tiled)
       .def(
           "run",
           [](const c2am::RandomWalkCuda& walk, Address block, Address stream) {

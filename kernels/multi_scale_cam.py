@@ -78,12 +78,12 @@ def _sum_scales(
 
 
 @lru_cache(maxsize=4096)
-def _table(sizes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+def _table(sizes: tuple[tuple[int, int], ...]) -> Tensor:
     before, lines = 0, []
     for height, width in sizes:
         lines.append((before, height, width))
         before += height * width
-    return torch.tensor(lines, dtype=torch.int32).to(device, non_blocking=True)
+    return torch.tensor(lines, dtype=torch.int32)
 
 
 def multi_scale_cam(
@@ -112,7 +112,8 @@ def multi_scale_cam(
 
     _sum_scales[grid](
         torch.cat([each.reshape(-1) for each in maps]),
-        _table(sizes, strided.device),
+        # Copied for each call: another stream might read one copy before it is there.
+        _table(sizes).to(strided.device, non_blocking=True),
         strided,
         high_res,
         maxima,

@@ -30,7 +30,7 @@ def quotient(
     value: tl.tensor,  # float32 or float64
     divisor: tl.tensor,  # of the same dtype
 ) -> tl.tensor:
-    """Rounded to nearest: `/` of float32 is not on a GPU, where a map's maximum may exceed 1."""
+    """Rounded to nearest, which `/` of float32 is not on a GPU: a quotient there may exceed 1."""
     return value / divisor if value.dtype == tl.float64 else tl.div_rn(value, divisor)
 
 

@@ -6,7 +6,8 @@ float32 as it is. That of float64 partial sums may hang on the warps, which is f
 rounding of the results.
 
 Sizes that differ from image to image are not specialised (`do_not_specialize`): a kernel would be
-compiled anew for those that are 1, and for multiples of 16.
+compiled anew for those that are 1, and for multiples of 16. Those of normalize_cam
+are the exception.
 """
 
 import math

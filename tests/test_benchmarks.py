@@ -63,6 +63,17 @@ def test_peers_run_on_one_thread_and_only_if_installed_and_wanted():
     assert len(runner.entries(case, [1, 2], peers=False)) == 2
 
 
+def test_what_computes_on_the_host_beside_a_gpu_gets_the_wall_clock():
+    case = Case("", {"native": nothing, "native cpu": nothing}, on_host=frozenset({"native cpu"}))
+    timed = runner.entries(case, [1], peers=False)
+    clocks = [[runner.clock_of(entry, clock) for entry in timed] for clock in ("gpu", "cpu")]
+    assert clocks == [["gpu", "wall"], ["cpu", "cpu"]]
+    kept = results.make_rows(
+        "op", case, {entry: [1.0] for entry in timed}, clock="gpu", triads={1: 1e9}, peaks={}
+    )
+    assert [row.clock for row in kept] == ["gpu", "wall"]
+
+
 @pytest.mark.parametrize(
     ("named", "peers", "expected"),
     [

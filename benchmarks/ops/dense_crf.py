@@ -71,6 +71,7 @@ def cases(image: Path | None = None) -> Iterator[Case]:
             ours,
             peers={"pydensecrf": partial(_pydensecrf, problem)},
             work={"native": partial(_work, problem)},
+            on_host=frozenset({"native cpu", "pydensecrf"}),
         )
     if best_device().type == "cuda":
         for labels, kernels in ((3, _IRN), (21, _DEEPLAB)):

@@ -1,6 +1,6 @@
-"""Label maps of 375 x 500 images from walked maps of 3 classes; on a GPU also with the walk.
+"""Label maps of 375 x 500 images from maps of 3 classes, alone and with the walk before.
 
-`walk` is `random_walk_labels`: on a GPU nothing but labels leaves it.
+`native walk` is `random_walk_labels`: on a GPU nothing but labels leaves it.
 """
 
 from collections.abc import Iterator

@@ -2,8 +2,8 @@
 
 `scipy` multiplies by T as a sparse matrix 256 times, `scipy products` has that built; `torch dense`
 squares T as a matrix of all pixel pairs eight times (2^8 = 256), as IRN was released, where that
-fits. On a GPU `torch sparse` is what `scipy` is on the CPU, and `c2am cpu` the compiled core on CPU
-tensors.
+fits. On a GPU `torch sparse` is what `scipy` is on the CPU, and `native cpu` the compiled core on
+CPU tensors.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -101,7 +101,7 @@ def _sparse(cam: Tensor, edge: Tensor) -> dict[str, Callable[[], object]]:
         return {
             "torch dense": partial(dense_walk, cam, edge),
             "torch sparse": partial(torch_sparse_walk, cam, edge),
-            "c2am cpu": on_cpu,
+            "native cpu": on_cpu,
         }
     built: list[Any] = []
 
@@ -136,11 +136,12 @@ def cases() -> Iterator[Case]:
     power = partial(random_walk, cam, edge, method="power")
     ours = providers(OP, partial(random_walk, cam, edge), device)
     ours |= {f"{name} power": call for name, call in providers(OP, power, device).items()}
-    yield Case("3x94x125", ours, _sparse(cam, edge), {"native": partial(_work, cam)})
+    work, on_host = {"native": partial(_work, cam)}, frozenset({"native cpu"})
+    yield Case("3x94x125", ours, _sparse(cam, edge), work, on_host)
     cam, edge = maps(3, 48, 64)
     ours = providers(OP, partial(random_walk, cam, edge), device)
     peers = _sparse(cam, edge) | {"torch dense": partial(dense_walk, cam, edge)}
-    yield Case("3x48x64", ours, peers, {"native": partial(_work, cam)})
+    yield Case("3x48x64", ours, peers, {"native": partial(_work, cam)}, on_host)
     cam, edge = maps(3, 512, 512)
     ours = providers(OP, partial(random_walk, cam, edge), device)
     yield Case("3x512x512", ours, work={"native": partial(_work, cam)})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from c2am.ops import checks, dispatch
 from c2am.ops.bilinear import resize
-from c2am.ops.random_walk import Method, random_walk_batch
+from c2am.ops.random_walk import Method, check_images, random_walk_batch
 
 OP = "label_maps"
 MAX_CLASS = 253
@@ -50,13 +50,7 @@ def label_maps(
     Raises:
         TypeError, ValueError: a wrong argument, by name; `maps` not finite (CPU only).
     """
-    for name, values in (("classes", classes), ("sizes", sizes)):
-        if len(values) != len(maps):
-            raise ValueError(f"{OP}: {name} has {len(values)} images, expected {len(maps)} as maps")
-    checks.above(OP, 0, stride=stride)
-    checks.above(OP, -float("inf"), threshold=threshold)
-    for b, (each, of_maps, size) in enumerate(zip(maps, classes, sizes, strict=True)):
-        _check(b, each, of_maps, size, stride, maps[0])
+    _check("maps", maps, classes, sizes, threshold, stride)
     if not maps:
         return []
     flat = [side for size in sizes for side in size]
@@ -82,10 +76,13 @@ def random_walk_labels(
 ) -> list[Tensor]:
     """`label_maps` of what `random_walk_batch` makes: on a GPU only labels have to leave it.
 
-    Arguments, results and errors are those of the two; `backend` is that of both.
+    Arguments, results and errors are those of the two; `backend` is that of both. Maps of 16 bits
+    are walked and labelled in float32.
     """
+    check_images(cams, edges)
+    _check("cams", cams, classes, sizes, threshold, stride)
     walked = random_walk_batch(
-        cams,
+        [cam.to(checks.accumulation_dtype(cam.dtype)) for cam in cams],
         edges,
         radius=radius,
         beta=beta,
@@ -98,14 +95,32 @@ def random_walk_labels(
 
 
 def _check(
-    b: int, maps: Tensor, classes: Tensor, size: tuple[int, int], stride: int, like: Tensor
+    name: str,
+    maps: Sequence[Tensor],
+    classes: Sequence[Tensor],
+    sizes: Sequence[tuple[int, int]],
+    threshold: float,
+    stride: int,
 ) -> None:
-    name = f"maps[{b}]"
-    checks.tensor(OP, name, maps, ("K", "h", "w"), checks.FEATURES, like=like)
-    checks.no_gradient(OP, **{name: maps})
-    checks.tensor(OP, f"classes[{b}]", classes, maps.shape[:1], checks.INTEGERS)
-    if classes.device.type != "cpu":
-        raise ValueError(f"{OP}: classes[{b}] is on {classes.device}, expected cpu")
+    """Check the arguments of `label_maps`, whose maps the caller knows by `name`."""
+    for other, values in (("classes", classes), ("sizes", sizes)):
+        if len(values) != len(maps):
+            got, expected = len(values), len(maps)
+            raise ValueError(f"{OP}: {other} has {got} images, expected {expected} as {name}")
+    checks.above(OP, 0, stride=stride)
+    checks.above(OP, -float("inf"), threshold=threshold)
+    for b, (each, of_maps, size) in enumerate(zip(maps, classes, sizes, strict=True)):
+        checks.tensor(OP, f"{name}[{b}]", each, ("K", "h", "w"), checks.FEATURES, like=maps[0])
+        checks.no_gradient(OP, **{f"{name}[{b}]": each})
+        checks.tensor(OP, f"classes[{b}]", of_maps, each.shape[:1], checks.INTEGERS)
+        if of_maps.device.type != "cpu":
+            raise ValueError(f"{OP}: classes[{b}] is on {of_maps.device}, expected cpu")
+        _check_size(b, size, each, stride)
+
+
+def _check_size(b: int, size: tuple[int, int], maps: Tensor, stride: int) -> None:
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise ValueError(f"{OP}: sizes[{b}] is {size}, expected two numbers (H, W)")
     for side, of_maps in zip(size, maps.shape[1:], strict=True):
         if not 0 <= side <= stride * of_maps:
             largest = tuple(stride * of_map for of_map in maps.shape[1:])
@@ -151,11 +166,10 @@ def _native(
     if device.type != "cuda":
         _core.label_maps(images, **options, threads=torch.get_num_threads())
         return outs
-    with torch.cuda.device(device):
-        labelling = _core.LabelMapsCuda(images, **options, device=device.index)
-        # Freed memory goes to later work of the same stream only.
-        block = torch.empty(labelling.bytes(), dtype=torch.uint8, device=device)
-        labelling.run(block.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
+    labelling = _core.LabelMapsCuda(images, **options, device=device.index)
+    # Freed memory goes to later work of the same stream only.
+    block = torch.empty(labelling.bytes(), dtype=torch.uint8, device=device)
+    labelling.run(block.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
     return outs
 
 
@@ -172,10 +186,11 @@ def _kernel(
         _check_range(b, of_maps)
     compute = dispatch.resolve(OP, backend, maps[0].device)[1]
     pairs = list(zip(sizes[::2], sizes[1::2], strict=True))
-    results = [
-        each.new_zeros(size, dtype=torch.uint8) for each, size in zip(maps, pairs, strict=True)
-    ]
-    some = [b for b, (each, out) in enumerate(zip(maps, results, strict=True)) if _has(each, out)]
+    results = _fake(maps, classes, sizes, stride, threshold, backend)
+    for each, out in zip(maps, results, strict=True):
+        if len(each) == 0:
+            out.zero_()  # without maps all is background
+    some = [b for b, out in enumerate(results) if len(maps[b]) > 0 and out.numel() > 0]
     if some:
         computed = compute(
             [maps[b] for b in some],
@@ -187,11 +202,6 @@ def _kernel(
         for b, labels in zip(some, computed, strict=True):
             results[b] = labels
     return results
-
-
-def _has(maps: Tensor, out: Tensor) -> bool:
-    """Whether there is anything to compute: without maps all is background."""
-    return len(maps) > 0 and out.numel() > 0
 
 
 def _check_range(b: int, classes: Tensor) -> None:

@@ -89,12 +89,7 @@ def random_walk_batch(
     Raises:
         ValueError: not as many cams as edges; and what `random_walk` raises.
     """
-    if len(cams) != len(edges):
-        raise ValueError(f"{OP}: edges has {len(edges)} images, expected {len(cams)} as cams")
-    for cam, edge in zip(cams, edges, strict=True):
-        checks.tensor(OP, "cam", cam, ("K", "H", "W"), checks.FEATURES, like=cams[0])
-        checks.tensor(OP, "edge", edge, cam.shape[1:], checks.FEATURES, like=cam)
-        checks.no_gradient(OP, cam=cam, edge=edge)
+    check_images(cams, edges)
     checks.above(OP, 1, radius=radius)
     checks.above(OP, 0, beta=beta)
     checks.choice(OP, "method", method, ("chebyshev", "power"))
@@ -114,6 +109,16 @@ def random_walk_batch(
         float(tolerance),
         backend,
     )
+
+
+def check_images(cams: Sequence[Tensor], edges: Sequence[Tensor]) -> None:
+    """The checks of `random_walk_batch` that are of its tensors."""
+    if len(cams) != len(edges):
+        raise ValueError(f"{OP}: edges has {len(edges)} images, expected {len(cams)} as cams")
+    for cam, edge in zip(cams, edges, strict=True):
+        checks.tensor(OP, "cam", cam, ("K", "H", "W"), checks.FEATURES, like=cams[0])
+        checks.tensor(OP, "edge", edge, cam.shape[1:], checks.FEATURES, like=cam)
+        checks.no_gradient(OP, cam=cam, edge=edge)
 
 
 def _native(
@@ -163,14 +168,13 @@ def _sizes(cam: Tensor) -> tuple[int, int, int]:
 
 
 def _queue(images: Sequence[_Image], walk: dict[str, Any], device: torch.device) -> None:
-    """Queue the images on the current stream of a GPU."""
+    """Queue the images on the current stream of a GPU, which is the current one."""
     from c2am import _core
 
-    with torch.cuda.device(device):
-        walks = _core.RandomWalkCuda(images, **walk, device=device.index)
-        # Freed memory goes to later work of the same stream only.
-        block = torch.empty(walks.bytes(), dtype=torch.uint8, device=device)
-        walks.run(block.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
+    walks = _core.RandomWalkCuda(images, **walk, device=device.index)
+    # Freed memory goes to later work of the same stream only.
+    block = torch.empty(walks.bytes(), dtype=torch.uint8, device=device)
+    walks.run(block.data_ptr(), stream=torch.cuda.current_stream().cuda_stream)
 
 
 def _reference(cams: list[Tensor], edges: list[Tensor], *walk: Any) -> list[Tensor]:

@@ -11,8 +11,10 @@
 namespace c2am {
 namespace {
 
-constexpr float kPadding = -1e30f;     // relative unary of a channel without a class: its Q is 0
-constexpr int64_t kTransposed = 1280;  // numbers that are in cache
+constexpr float kPadding = -1e30f;  // relative unary of a channel without a class: its Q is 0
+// Numbers of a tile of pixels that is transposed channel by channel: 64 pixels of 20 channels,
+// whole cache lines of each plane, and 5 KiB that stay in the first-level cache.
+constexpr int64_t kTransposed = 1280;
 
 // Weights of a Gaussian at -r .. r.
 std::vector<float> gaussian_taps(double sigma, int64_t extent) {

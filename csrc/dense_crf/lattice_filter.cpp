@@ -40,9 +40,10 @@ void splat(const PermutohedralLattice& lattice, const float* from, const float* 
   }
 }
 
-// Where strips of whole slabs begin.
-std::vector<int64_t> strips_of(const PermutohedralLattice& lattice, int width) {
-  const int64_t least = kStrip / (width * static_cast<int64_t>(sizeof(float)));
+// Where strips of whole slabs begin, each of several tiles for every thread.
+std::vector<int64_t> strips_of(const PermutohedralLattice& lattice, int width, int threads) {
+  const int64_t least =
+      std::max(kStrip / (width * static_cast<int64_t>(sizeof(float))), 4 * kTile * threads);
   std::vector<int64_t> starts(1, lattice.slabs.front());
   for (const int32_t slab : lattice.slabs) {
     if (slab - starts.back() >= least) starts.push_back(slab);
@@ -86,7 +87,7 @@ void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads
   const auto along = [&](int axis, int64_t first, int64_t last) {
     loops::blur(width, neighbours(axis), out_of(axis + 1), out_of(axis), first, last);
   };
-  const std::vector<int64_t> starts = strips_of(lattice, width);
+  const std::vector<int64_t> starts = strips_of(lattice, width, threads);
   const auto strips = static_cast<int64_t>(starts.size()) - 1;
   for (int64_t strip = 0; strip < strips + 2; ++strip) {
     if (strip < strips) {

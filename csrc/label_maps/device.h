@@ -2,7 +2,6 @@
 // of pixels of all images, by a team whose lanes take every Lanes-th pixel.
 #pragma once
 
-#include <algorithm>
 #include <vector>
 
 #include "label_maps/label_maps.h"

@@ -69,8 +69,6 @@ class RandomWalkCuda {
 
   // Bytes of the block of device memory that `run` gets.
   int64_t bytes() const;
-  // For each part of the images that is computed together: whether all steps are one launch.
-  std::vector<bool> tiled() const;
   // Returns once the work is queued on `stream`.
   void run(void* block, void* stream) const;
 

@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) tiles_kernel(const Body walk)
   walk.begin(team);
   for (int32_t n = 0; n < walk.exchanges(); ++n) {
     walk.exchange(team, n);
-    cooperative_groups::this_grid().sync();
+    if (n + 1 < walk.exchanges()) cooperative_groups::this_grid().sync();
   }
 }
 
@@ -97,12 +97,6 @@ int64_t RandomWalkCuda::bytes() const {
   int64_t most = 0;
   for (const device::Walk& walk : parts_->batch.walks()) most = std::max(most, walk.bytes());
   return most;
-}
-
-std::vector<bool> RandomWalkCuda::tiled() const {
-  std::vector<bool> result;
-  for (const device::Walk& walk : parts_->batch.walks()) result.push_back(walk.tiled());
-  return result;
 }
 
 void RandomWalkCuda::run(void* block, void* stream) const {

@@ -5,7 +5,6 @@
 // (temporal blocking). The blocks wait for each other at every exchange, so all run at once.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 
 #include "random_walk/device.h"
@@ -16,7 +15,7 @@ namespace c2am::device {
 struct TileLimits {
   int64_t blocks;  // that run at once
   int64_t bytes;   // of the memory of each
-  double barrier;  // reads of a neighbour that take a block as long as all take to wait
+  double barrier;  // what one wait of all blocks costs, in reads of a neighbour by a block
 };
 
 // The grid in tiles of `rows` rows and kColumns columns. Cells are those of a tile and its halo,
@@ -216,6 +215,7 @@ struct TiledWalk {
     float* previous = m.values_before(k + 1);
     team.each(tiling.grown(ring), [&](int32_t i) {
       const int32_t cell = tiling.cell(i, ring), at = kFour * cell;
+      if (m.inverse_degree[cell] == 0) return;  // a wall keeps its 0; NaN would pass through it
       const Vec<kFour> flow =
           flow_into(current + at, m.planes + cell, tiling.cells(), m.ends, paths.count);
       Vec<kFour> next = load<kFour>(previous + at);

@@ -18,6 +18,8 @@ namespace c2am::device {
 
 constexpr int64_t kMostMaps = 128;  // of an image in a grid
 
+inline int64_t fours_of(int64_t maps) { return (maps + kFour - 1) / kFour; }
+
 // The walks of some images, which lie in one grid. Memory is the caller's, on the device.
 class Walk {
  public:
@@ -31,7 +33,7 @@ class Walk {
       maps = std::max(maps, image->maps);
       add_rows(*image, image == first ? 0 : margin);
     }
-    fours_ = (maps + kFour - 1) / kFour;
+    fours_ = fours_of(maps);
     const PaddedGrid grid(count(rows_), width, walk.radius);
     grid_.height = static_cast<int32_t>(grid.height);
     grid_.width = static_cast<int32_t>(grid.width);
@@ -196,9 +198,8 @@ class Batch {
   Batch(const std::vector<WalkImage>& images, const RandomWalk& walk, const TileLimits& limits)
       : walk_(walk), limits_(limits), paths_(path_table(walk.radius).size()) {
     for (const WalkImage& image : images) split(image);
-    const auto fours = [](const WalkImage& image) { return (image.maps + kFour - 1) / kFour; };
-    std::stable_sort(pieces_.begin(), pieces_.end(), [&](const WalkImage& a, const WalkImage& b) {
-      return std::pair(fours(a), a.width) > std::pair(fours(b), b.width);
+    std::stable_sort(pieces_.begin(), pieces_.end(), [](const WalkImage& a, const WalkImage& b) {
+      return std::pair(fours_of(a.maps), a.width) > std::pair(fours_of(b.maps), b.width);
     });
     for (size_t first = 0, last = 0; first < pieces_.size(); first = last) {
       last = end_of_group(first);
@@ -210,8 +211,8 @@ class Batch {
 
  private:
   bool has_tiling(int64_t height, int64_t width, int64_t maps) const {
-    const int64_t fours = (maps + kFour - 1) / kFour;
-    return choose_tiling(height, width, fours, reach(walk_.radius), paths_, limits_).rows > 0;
+    const int margin = reach(walk_.radius);
+    return choose_tiling(height, width, fours_of(maps), margin, paths_, limits_).rows > 0;
   }
 
   // Maps of one image that are walked together: as many as have a tiling.
@@ -229,7 +230,8 @@ class Batch {
     }
   }
 
-  // The first has the most maps and of these the largest width.
+  // The first has the most maps and of these the largest width. In tiles all have as many fours of
+  // maps, since each tile of the grid takes a block for each four.
   size_t end_of_group(size_t first) const {
     const WalkImage& widest = pieces_[first];
     const int64_t margin = reach(walk_.radius);
@@ -239,7 +241,8 @@ class Batch {
     for (; last < pieces_.size(); ++last) {
       rows += margin + pieces_[last].height;
       const int64_t width = std::max(widest.width, pieces_[last].width);
-      if (tiled ? !has_tiling(rows, width, widest.maps)
+      if (tiled ? fours_of(pieces_[last].maps) != fours_of(widest.maps) ||
+                      !has_tiling(rows, width, widest.maps)
                 : rows * (width + margin) > kMostPixels ||
                       has_tiling(pieces_[last].height, pieces_[last].width, pieces_[last].maps)) {
         break;

@@ -160,6 +160,27 @@ NATIVE_TEST(random_walk_tiles) {
   native::check(numbers == std::set<int32_t>{1, 2, 3, 4}, "all numbers of steps between exchanges");
 }
 
+// NaN stays in its image: the cells between the images keep their 0.
+NATIVE_TEST(random_walk_nan) {
+  for (const double radius : {2.0, 5.0}) {
+    const c2am::RandomWalk walk{radius, 10.0, 40, true, 1e-6};
+    Images two({{3, 9, 40}, {3, 8, 35}});
+    std::fill(two.cams[0].begin(), two.cams[0].end(), NAN);
+    const std::vector<c2am::WalkImage> images = two.batch();
+    const Walk alone(images.data() + 1, images.data() + 2, walk, kLarge);
+    run(alone, false);
+    const std::vector<float> expected = two.outs[1];
+    for (const TileLimits& limits : {kNone, kLarge}) {
+      std::fill(two.outs[1].begin(), two.outs[1].end(), NAN);
+      const Walk both(images.data(), images.data() + 2, walk, limits);
+      native::check(both.tiled() == (limits.blocks > 0), "tiled");
+      run(both, false);
+      native::check(two.outs[1] == expected, "NaN of another image");
+      native::check(std::isnan(two.outs[0].front()), "NaN shows in its own image");
+    }
+  }
+}
+
 // What is large for the device is walked in parts, or step by step; nothing is left out.
 NATIVE_TEST(random_walk_parts) {
   const c2am::RandomWalk walk{5.0, 10.0, 5, true, 1e-6};

@@ -120,6 +120,19 @@ def test_labels_of_a_walk_are_those_of_its_maps(backend: str) -> None:
     assert ops.random_walk_labels([], [], [], [], threshold=0.4) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_walked_maps_are_not_rounded_to_16_bits(dtype: torch.dtype, backend: str) -> None:
+    cam, edge = torch.rand(2, 20, 25).to(dtype), (torch.rand(20, 25) ** 3).to(dtype)
+    labels, expected = (
+        ops.random_walk_labels(
+            [c], [e], [torch.arange(2)], [(80, 100)], threshold=0.5, steps=9, backend=backend
+        )[0]
+        for c, e in ((cam, edge), (cam.float(), edge.float()))
+    )
+    assert labels.equal(expected)
+
+
 ONE: dict[str, Any] = {
     "maps": [torch.rand(2, 3, 4)],
     "classes": [torch.arange(2)],
@@ -142,6 +155,8 @@ ONE: dict[str, Any] = {
         (r"classes\[0\] has values from 0 to 254", {"classes": [torch.tensor([0, 254])]}),
         (r"sizes\[0\] is \(13, 16\), expected at most \(12, 16\)", {"sizes": [(13, 16)]}),
         (r"sizes\[0\] is \(-1, 16\)", {"sizes": [(-1, 16)]}),
+        (r"sizes\[0\] is \(12, 16, 3\), expected two numbers", {"sizes": [(12, 16, 3)]}),
+        (r"sizes\[0\] is 12, expected two numbers", {"sizes": [12]}),
         (r"threshold is nan", {"threshold": float("nan")}),
         (r"stride is 0", {"stride": 0}),
     ],
@@ -149,6 +164,27 @@ ONE: dict[str, Any] = {
 def test_bad_arguments_are_named(name: str, change: dict) -> None:
     with pytest.raises((ValueError, TypeError), match=f"label_maps: {name}"):
         ops.label_maps(**(ONE | change))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (r"label_maps: classes has 0 images, expected 1 as cams", {"classes": []}),
+        (r"label_maps: classes\[0\] has shape", {"classes": [torch.arange(3)]}),
+        (r"label_maps: sizes\[0\] is \(13, 16\)", {"sizes": [(13, 16)]}),
+        (r"label_maps: threshold is nan", {"threshold": float("nan")}),
+        (r"random_walk: edges has 0 images", {"edges": []}),
+        (r"random_walk: edge is list", {"edges": [[0.5]]}),
+    ],
+)
+def test_bad_arguments_are_named_before_the_walk(
+    name: str, change: dict, launched: Callable[[str, str], int]
+) -> None:
+    arguments = {"cams": ONE["maps"], "edges": [torch.rand(3, 4)], **ONE}
+    del arguments["maps"]
+    with pytest.raises((ValueError, TypeError), match=name):
+        ops.random_walk_labels(**(arguments | change))
+    assert launched("random_walk", "native") == 0
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

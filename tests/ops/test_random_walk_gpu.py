@@ -1,6 +1,6 @@
 """random_walk on a GPU: the compiled kernels against the CPU's core and the plain reference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
-from c2am.ops.random_walk import _images
 
 pytestmark = pytest.mark.gpu
 
@@ -25,15 +24,6 @@ def maps(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
     edge[torch.rand(height, width) < 0.1] = 1
     edge[torch.rand(height, width) < 0.1] = 0
     return cam, edge
-
-
-def tiled(cams: Sequence[Tensor], edges: Sequence[Tensor], radius: float = 5.0) -> list[bool]:
-    """For each part of a batch: whether all its steps are one launch."""
-    from c2am import _core
-
-    images = _images(cams, edges, cams)
-    walk: dict[str, Any] = {"radius": radius, "beta": 10.0, "steps": 9, "chebyshev": True}
-    return _core.RandomWalkCuda(images, **walk, tolerance=1e-6, device=0).tiled()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -73,10 +63,7 @@ def test_any_number_of_maps(count: int) -> None:
 
 def test_maps_that_do_not_fit_on_the_chip() -> None:
     """There each step is a launch, as wherever there are more tiles than multiprocessors."""
-    small, large = maps(1, 31, 40), maps(2, 1000, 1400)
-    assert tiled([small[0]], [small[1]]) == [True]
-    assert tiled([large[0]], [large[1]]) == [False]
-    cam, edge = large
+    cam, edge = maps(2, 1000, 1400)
     result = ops.random_walk(cam.cuda(), edge.cuda(), steps=20, backend="native")
     expected = ops.random_walk(cam, edge, steps=20, backend="native")
     assert_close(result.cpu(), expected, rtol=0, atol=TOLERANCE)
@@ -101,6 +88,18 @@ def test_a_batch(method: Any, launched: Callable[[str, str], int]) -> None:
         expected = ops.random_walk(cam, edge, steps=40, method=method, backend="native")
         assert_close(result.cpu(), expected, rtol=0, atol=TOLERANCE)
     assert ops.random_walk_batch([], []) == []
+
+
+@pytest.mark.parametrize("radius", [2.0, 5.0])
+def test_nan_stays_in_its_image(radius: float) -> None:
+    """Also where another one shares its launch, and 256 steps lead across what is between them."""
+    cams, edges = zip(*(maps(3, height, 40) for height in (30, 25)), strict=True)
+    nan, other = torch.full_like(cams[0], torch.nan).cuda(), cams[1].cuda()
+    on_device = [edge.cuda() for edge in edges]
+    first, second = ops.random_walk_batch([nan, other], on_device, radius=radius, backend="native")
+    assert first.isnan().all()
+    alone = ops.random_walk(other, on_device[1], radius=radius, backend="native")
+    assert second.equal(alone)
 
 
 @pytest.mark.parametrize("shape", [(0, 5, 5), (2, 0, 5), (2, 5, 0)], ids=str)
