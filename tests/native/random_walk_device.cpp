@@ -200,6 +200,10 @@ NATIVE_TEST(random_walk_parts) {
   const Batch batch(many.batch(), walk, kLarge);
   native::check(batch.walks().size() == 3, "six images to a launch");
   native::check(batch.walks()[0].tiling().rows == 20, "large tiles");
+  // The fifth map of one would double the blocks of the others.
+  Images mixed({{5, 20, 30}, {3, 20, 30}, {4, 20, 30}});
+  native::check(Batch(mixed.batch(), walk, kLarge).walks().size() == 2, "as many fours");
+  native::check(Batch(mixed.batch(), walk, kNone).walks().size() == 1, "step by step");
   // Where a step is cheap, several pass between exchanges.
   native::check(c2am::device::choose_tiling(94, 125, 1, 1, 4, kLarge).together > 1, "radius 2");
 }
