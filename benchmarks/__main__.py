@@ -14,7 +14,7 @@ from benchmarks.memory import peak_of
 from benchmarks.ops import COMPILED, cases, op_names
 from benchmarks.results import Row
 from benchmarks.runner import best_device, default_clock, entries, missing_peers, time_entries
-from benchmarks.stages import STAGES
+from benchmarks.stages import PROVIDERS, STAGES
 from benchmarks.triad import triad
 
 
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     stages.add_argument("--recipe", default="voc12-fixed", help="(%(default)s)")
     stages.add_argument("--stage", action="append", choices=STAGES, help="only this; repeatable")
     stages.add_argument(
-        "--provider", action="append", help="whole, loading, network or a peer; repeatable"
+        "--provider", action="append", choices=PROVIDERS, help="only this, where it is; repeatable"
     )
     stages.add_argument(
         "--windows", type=int, default=4, help="steps, batches or images of a process (%(default)s)"

@@ -18,10 +18,10 @@ def is_wanted(device: torch.device, setting: bool | None) -> bool:
 def compile_for_training(
     net: nn.Module, device: torch.device, setting: bool | None, mode: str
 ) -> None:
-    """Compile `net` for inputs of one shape, if that is wanted; `mode` is torch.compile's."""
+    """Compile `net` for inputs of a few fixed shapes, if wanted; `mode` is torch.compile's."""
     if is_wanted(device, setting):
         _keep_what_is_compiled()
-        net.compile(mode=mode)
+        net.compile(mode=mode, dynamic=False)
 
 
 def compile_for_inference(

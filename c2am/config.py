@@ -141,7 +141,8 @@ class TrainConfig:
     """torch.compile the network, for inference too (of front_door, inference goes by classifier);
     unset means on CUDA only."""
     compile_mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
-    """torch.compile's mode in the training; inference is compiled in the default mode."""
+    """torch.compile's mode in the training; inference is compiled in the default mode.
+    reduce-overhead is for `accumulate` = 1: a CUDA graph overwrites the gradients of the last."""
     checkpoint_every: int = 100
     """Steps between two checkpoints."""
     keep_checkpoints: int = 2
@@ -157,6 +158,12 @@ class TrainConfig:
         _check(self, 0 <= self.momentum < 1, "momentum", "a number in [0, 1)")
         _check(
             self, self.batch_size % self.accumulate == 0, "accumulate", "a divisor of batch_size"
+        )
+        _check(
+            self,
+            self.accumulate == 1 or self.compile_mode != "reduce-overhead",
+            "compile_mode",
+            "another mode than reduce-overhead where accumulate is above 1",
         )
         _check_range(self, "resize_long")
         _check_range(self, "scale")

@@ -174,7 +174,9 @@ class Pipeline:
             # it made along, in the place of maps.
             before = running if begun else manifest
             note["images"] = before["images"] | note["images"]
-            note["streamed"] = before.get("streamed") or note["streamed"]
+            streamed = before.get("streamed")
+            # Of a stage that is done all labels or all maps are there: none is streamed now.
+            note["streamed"] = streamed if made else streamed or note["streamed"]
             note["spent"] = self._spent(job, running) if begun else manifest["wall_time"]
         self._say(f"[bold]{job}[/bold]: " + ("continues" if keep else "runs"))
         distributed.barrier()  # all ranks have read what the main one changes now

@@ -22,7 +22,9 @@ class ToHost:
         device = tensors[0].device
         self._done = None
         if device.type == "cuda":
-            self._done = torch.cuda.current_stream(device).record_event()
+            # Blocking: a thread that waits sleeps, where it would else keep a core busy.
+            self._done = torch.cuda.Event(blocking=True)
+            self._done.record(torch.cuda.current_stream(device))
 
     def wait(self) -> tuple[Tensor, ...]:
         """The tensors, when they have arrived. Any thread may wait."""

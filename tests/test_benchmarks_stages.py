@@ -167,6 +167,8 @@ def test_several_ranks_are_compared_with_one_thread():
     assert ways[-2:] == [measure.Way("whole", 1, 1), two]
     assert measure._baseline(two, ways) == measure.Way("whole", 1, 1)
     assert ways[0].provider == measure._baseline(ways[1], ways).provider == "network"
+    plan.providers = ("network",)
+    assert measure._ways("pseudo_masks", plan, config) == []
     plan.providers = ("whole", "loading")
     assert {way.provider for way in measure._ways("classifier", plan, config)} == {
         "whole",

@@ -51,6 +51,7 @@ def test_a_changed_setting_redoes_what_depends_on_it(run, path, value, first):
         ("irn.log_every", 3),
         ("irn_labels.stream", True),
         ("segmenter.compile", True),
+        ("segmenter.compile_mode", "reduce-overhead"),
         ("cam.batch_size", 1),
         ("predictions.batch_size", 1),
     ],
@@ -201,6 +202,13 @@ def test_other_labels_than_those_streamed_need_another_pass(run):
     with pytest.raises(ValueError, match=message):
         run(other, stages=["irn_labels"])
     assert run(other) == ALL[ALL.index("cam/cam") :]
+    assert run.manifest("cam", "cam")["streamed"] is None
+
+
+def test_a_pass_that_is_only_scored_again_streams_nothing(run):
+    run()
+    again = replace(run.config, evaluation=EvaluationConfig(thresholds=(0.1, 0.2, 0.1)))
+    assert "cam/cam" in run(change(again, "irn_labels.stream", True))
     assert run.manifest("cam", "cam")["streamed"] is None
 
 

@@ -85,6 +85,10 @@ def test_values_are_typed():
         (["--data.kind", "coco"], "data.kind"),
         (["--recipe", "nope"], "recipe 'nope'"),
         (["--methods", "cam,cam"], "methods"),
+        (
+            ["--irn.accumulate", "2", "--irn.compile_mode", "reduce-overhead"],
+            "irn.compile_mode = 'reduce-overhead': expected another mode",
+        ),
         (["--irn_labels.crf.iterations", "-2"], "iterations"),
         (["stray"], "stray"),
     ],

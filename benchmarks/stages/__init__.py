@@ -7,3 +7,4 @@ network alone on a batch that stays on the device, and the loops that other code
 TRAINED = ("classifier", "irn", "segmenter")
 PER_IMAGE = ("cam", "irn_labels", "pseudo_masks")
 STAGES = (*TRAINED, *PER_IMAGE)
+PROVIDERS = ("whole", "loading", "network", "eager", "torchvision")

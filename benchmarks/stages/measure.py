@@ -95,6 +95,7 @@ def measure(
         for stage in plan.stages:
             ways = _ways(stage, plan, config)
             results: dict[Way, list[dict]] = {way: [] for way in ways}
+            of_stage: list[Row] = []
             for number in range(plan.rounds):
                 for way in ways:
                     say(f"{stage}: {way.provider}, {way.ranks} x {way.threads}, round {number + 1}")
@@ -144,6 +145,8 @@ def _ways(stage: str, plan: Plan, config: PipelineConfig) -> list[Way]:
         for name in providers(stage, config.classifier.backbone)
         if not plan.providers or name in plan.providers
     ]
+    if not names:
+        return []
     first = _baseline_name(names)
     names.sort(key=lambda name: name != first)
     ways = [Way(name, 1, plan.threads) for name in names]

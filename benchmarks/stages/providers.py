@@ -78,9 +78,9 @@ def _fixed(task: Any, loader: TrainLoader, config: TrainConfig, **kept: Any) -> 
 def _cam_whole(module: ModuleType, context: StageContext, recorder: Recorder) -> None:
     save = module.save_batch
 
-    def save_and_note(files: Any, batch: Any, *maps: Any) -> None:
-        save(files, batch, *maps)
-        recorder.add(len(batch.ids))
+    def save_and_note(files: Any, ids: list[str], *rest: Any) -> None:
+        save(files, ids, *rest)
+        recorder.add(len(ids))
 
     module.save_batch = save_and_note  # type: ignore[attr-defined]
     module.write_class_maps(context, context.dataset.ids(context.config.data.train_list))
@@ -116,28 +116,28 @@ def _cam_network(module: ModuleType, context: StageContext, recorder: Recorder) 
 
 
 def _cam_without_saving(module: ModuleType, context: StageContext, recorder: Recorder) -> None:
-    def note(files: Any, batch: Any, *maps: Any) -> None:
+    def note(files: Any, ids: list[str], *rest: Any) -> None:
         synchronize(context.device)
-        recorder.add(len(batch.ids))
+        recorder.add(len(ids))
 
     module.save_batch = note  # type: ignore[attr-defined]
     module.write_class_maps(context, context.dataset.ids(context.config.data.train_list))
 
 
 def _per_image(module: ModuleType, context: StageContext, recorder: Recorder) -> None:
-    """`irn_labels`, and the walks of `pseudo_masks`: an image is done when its file is written."""
-    writer = "write_mask" if hasattr(module, "confident_labels") else "write_tensors"
-    write = getattr(module, writer)
+    """`irn_labels`, and `pseudo_masks` without a sweep: an image is done with its mask."""
+    write = module.write_mask
 
     def write_and_note(*arguments: Any) -> None:
         write(*arguments)
         recorder.add(1)
 
-    setattr(module, writer, write_and_note)
-    if writer == "write_mask":
-        module.run(context)
+    module.write_mask = write_and_note  # type: ignore[attr-defined]
+    if context.name.startswith("pseudo_masks"):
+        ids = context.dataset.ids(context.config.data.train_list)
+        module.write_masks_at_once(context, ids, context.config.pseudo_masks.threshold)
     else:
-        module.write_walked_maps(context, context.dataset.ids(context.config.data.train_list))
+        module.run(context)
 
 
 def synchronize(device: torch.device) -> None:

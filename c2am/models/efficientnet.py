@@ -60,15 +60,19 @@ def _set_output_stride(stages: list[nn.Sequential], output_stride: int) -> None:
 def _same_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution that pads for ceil(side / stride) cells, as the package's own layers do.
 
-    It ends in `_conv_forward`, as `nn.Conv2d` does, which folding a batch norm replaces.
+    It ends in `_conv_forward`, as `nn.Conv2d` does, which folding a batch norm replaces. No branch
+    depends on the sides: torch.compile would make another graph for each outcome.
     """
-    pads: list[int] = []
-    for axis in (1, 0):  # F.pad begins with the last one
-        side, stride, dilation = x.shape[2 + axis], conv.stride[axis], conv.dilation[axis]
-        reach = dilation * (conv.kernel_size[axis] - 1) + 1
-        missing = max((-(-side // stride) - 1) * stride + reach - side, 0)
-        pads += [missing // 2, missing - missing // 2]
-    return conv._conv_forward(F.pad(x, pads) if any(pads) else x, conv.weight, conv.bias)
+    if conv.kernel_size != (1, 1):
+        x = F.pad(x, (*_missing_cells(conv, x, 1), *_missing_cells(conv, x, 0)))
+    return conv._conv_forward(x, conv.weight, conv.bias)
+
+
+def _missing_cells(conv: nn.Conv2d, x: Tensor, axis: int) -> tuple[int, int]:
+    """Cells to add before and after the side `axis`, of a kernel not smaller than its stride."""
+    reach = conv.dilation[axis] * (conv.kernel_size[axis] - 1)
+    missing = reach - (x.shape[2 + axis] - 1) % conv.stride[axis]
+    return missing // 2, (missing + 1) // 2
 
 
 def _float32_forward(conv: nn.Conv2d, x: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 from c2am import distributed
 from c2am.config import PipelineConfig
 from c2am.data import Dataset
-from c2am.data.loader import InferenceBatch
 from c2am.evaluation import scores, sweep_curve
 from c2am.progress import progress
 from c2am.stages.class_maps import (
@@ -99,7 +98,8 @@ def write_class_maps(context: StageContext, ids: list[str]) -> None:
         for batch in batches:
             maps = both_maps(context, context.method, net, batch)
             halves = ToHost(*(kind.half() for kind in maps))
-            workers.submit(save_batch, files, batch, halves)
+            # Not the batch: its views would stay on the GPU for as long as the job waits.
+            workers.submit(save_batch, files, batch.ids, batch.present, halves)
 
 
 class Files:
@@ -139,17 +139,12 @@ class Files:
         return self._context.folder / f"{image_id}.safetensors"
 
 
-def save_batch(files: Files, batch: InferenceBatch, maps: ToHost) -> None:
-    """The files of a batch's images; what is there from an earlier run is left as it is."""
-    images = zip(
-        batch.ids,
-        batch.present,
-        *(split_by_image(kind, batch.present) for kind in maps.wait()),
-        strict=True,
-    )
-    for image_id, present, strided, high_res in images:
+def save_batch(files: Files, ids: list[str], present: Tensor, maps: ToHost) -> None:
+    """The files of a batch's images, `present (B, Z)`; what is there already is left as it is."""
+    kinds = (split_by_image(kind, present) for kind in maps.wait())
+    for image_id, row, strided, high_res in zip(ids, present, *kinds, strict=True):
         if not files.there(image_id):
-            files.save(image_id, present.nonzero()[:, 0], strided, high_res)
+            files.save(image_id, row.nonzero()[:, 0], strided, high_res)
 
 
 def seed_scores(context: StageContext) -> dict:

@@ -13,10 +13,12 @@ import torch
 from c2am import distributed
 from c2am.global_cam import GlobalCamAccumulator
 from c2am.methods import build_method
+from c2am.provenance import fingerprint
 from c2am.stages.context import StageContext
 from c2am.stages.lists import own_batches
 from c2am.stages.loaders import inference_batches
 from c2am.stages.multi_scale import strided_maps, trained_classifier
+from c2am.transfer import to_device
 from c2am.workspace import read_metadata, read_tensors, write_tensors
 
 _SAVE_EVERY = 50  # batches
@@ -47,9 +49,10 @@ def run(context: StageContext) -> dict:
 def accumulate(context: StageContext, accumulator: GlobalCamAccumulator, partial: Path) -> None:
     """Pass over this rank's images; goes on from what a killed pass has left in `partial`."""
     config = context.config
-    done = _resume(accumulator, partial)
     train = context.dataset.ids(config.data.train_list)
     ids = own_batches(context.dataset, train, config.cam.batch_size)
+    share = fingerprint(ids)
+    done = _resume(accumulator, partial, share)
     known = set(done)
     todo = [image_id for image_id in ids if image_id not in known]
     if not todo:
@@ -67,20 +70,26 @@ def accumulate(context: StageContext, accumulator: GlobalCamAccumulator, partial
     )
     for index, batch in enumerate(batches, start=1):
         maps = strided_maps(context, method, net, batch)
-        accumulator.update(maps, batch.present.nonzero()[:, 1].to(maps.device, non_blocking=True))
+        accumulator.update(maps, to_device(batch.present.nonzero()[:, 1], maps.device))
         done += batch.ids
         if index % _SAVE_EVERY == 0:
-            _save(accumulator, partial, done)
-    _save(accumulator, partial, done)
+            _save(accumulator, partial, done, share)
+    _save(accumulator, partial, done, share)
 
 
-def _resume(accumulator: GlobalCamAccumulator, partial: Path) -> list[str]:
-    """Load what `partial` holds, if it is there; the images it is made of."""
-    if not partial.exists():
+def _resume(accumulator: GlobalCamAccumulator, partial: Path, share: str) -> list[str]:
+    """Load what `partial` holds, if it is there; the images it is made of.
+
+    It is left where it is of another share of the images than this rank's, the fingerprint
+    `share`: another `cam.batch_size` splits them in another way.
+    """
+    metadata = read_metadata(partial) if partial.exists() else {}
+    if metadata.get("share") != share:
         return []
     accumulator.load_state_dict(read_tensors(partial))
-    return json.loads(read_metadata(partial)["done"])
+    return json.loads(metadata["done"])
 
 
-def _save(accumulator: GlobalCamAccumulator, partial: Path, done: list[str]) -> None:
-    write_tensors(partial, accumulator.state_dict(), {"done": json.dumps(done)})
+def _save(accumulator: GlobalCamAccumulator, partial: Path, done: list[str], share: str) -> None:
+    metadata = {"done": json.dumps(done), "share": share}
+    write_tensors(partial, accumulator.state_dict(), metadata)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from c2am import distributed
-from c2am.stages import lists
+from c2am.global_cam import GlobalCamAccumulator
+from c2am.stages import global_cam, lists
 from c2am.stages.loaders import inference_loader
 
 
@@ -84,6 +86,34 @@ def test_files_that_are_read_are_shared_too(make_context, ranks):
     shares = ranks(2, lambda: lists.own(dataset, ids, frozenset(ids)))
     assert all(shares)
     assert sorted(shares[0] + shares[1]) == sorted(ids)
+
+
+def test_a_sum_of_another_share_of_the_images_is_begun_anew(
+    make_context, write_network, pictures, ranks, monkeypatch
+):
+    """Of a killed pass: by another `cam.batch_size` the ranks share them in another way."""
+    for index, side in enumerate([16] * 4 + [24] * 3):
+        pictures.add(f"{index}", np.zeros((side, side, 3), np.uint8), [index % 2])
+    context = make_context("global_cam", dataset=pictures)
+    write_network(context, "classifier")
+    calls = []
+
+    def ones(context, method, net, batch):
+        calls.append(batch.ids)
+        return torch.ones(int(batch.present.sum()), 4, 4)
+
+    def images() -> list[int]:
+        sums, rank = GlobalCamAccumulator(3, 12), distributed.rank()
+        partial = context.folder / f"partial-{rank}-of-2.safetensors"
+        global_cam.accumulate(context, sums, partial)
+        return sums.count.tolist()
+
+    monkeypatch.setattr(global_cam, "strided_maps", ones)
+    for context.config.cam.batch_size in (2, 3):
+        calls.clear()
+        for _ in range(2):  # the second pass finds what the first has left
+            assert np.sum(ranks(2, images), axis=0).tolist() == [4, 3, 0]
+            assert sorted(name for batch in calls for name in batch) == pictures.ids("")
 
 
 def test_union_keeps_the_order():
