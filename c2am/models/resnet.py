@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import torch
+import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 from torchvision.models import ResNet
@@ -29,13 +31,29 @@ def build(name: str, weights: str, output_stride: int) -> Backbone:
         state, source = _pretrained(name, weights)
         load_state(net, drop_keys(state, ["fc."]), source)
     _set_output_stride(net, output_stride)
-    stem = named_sequence(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=net.maxpool)
+    stem = named_sequence(conv1=net.conv1, bn1=net.bn1, relu=net.relu, maxpool=_pool(net))
     return Backbone(
         (stem, net.layer1, net.layer2, net.layer3, net.layer4),
         channels=(64, *(width // 8 * 2**i for i in range(4))),
         strides=tuple(min(stride, output_stride) for stride in (4, 4, 8, 16, 32)),
         normalization=_CAFFE if name == CAFFE else _IMAGENET,
     )
+
+
+class _MaxPool(nn.MaxPool2d):
+    """The stem's 3x3 pooling of stride 2, of values that are not negative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or not torch.compiler.is_compiling():
+            return super().forward(x)
+        # Whether the last window reaches outside is a branch on the sides, and another graph. So
+        # the image is first padded for the windows to fit; zeros are no maximum beside others.
+        after = [2 - side % 2 if self.ceil_mode else side % 2 for side in x.shape[:-3:-1]]
+        return F.max_pool2d(F.pad(x, (1, after[0], 1, after[1])), 3, 2)
+
+
+def _pool(net: ResNet) -> nn.MaxPool2d:
+    return _MaxPool(3, stride=2, padding=1, ceil_mode=net.maxpool.ceil_mode)
 
 
 def _set_output_stride(net: ResNet, output_stride: int) -> None:

@@ -130,7 +130,8 @@ def mean_displacement(context: StageContext, net: Irn) -> Tensor:
     total = torch.zeros(2, device=context.device)
     for batch in batches:
         with precision.autocast(context.device, context.config.irn.precision):
-            _, displacement = net(batch.views[0][:, 0])
+            # Not the compiled network: images of many sizes would be many graphs.
+            _, displacement = net.forward(batch.views[0][:, 0])
         total += displacement.float().mean((2, 3)).sum(0)
     return distributed.all_reduce_sum(total) / len(ids)
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from c2am import compiling
 from c2am.config import FrontDoorConfig
 from c2am.methods import Artefacts, Method, build_method
-from c2am.models.backbone import Backbone
+from c2am.models.backbone import Backbone, build_backbone
 from c2am.models.classifier import Classifier
 from c2am.models.folding import folded_while_training
 from c2am.normalization import Normalization
@@ -118,6 +118,34 @@ def test_inference_of_all_sizes_compiles_two_graphs(compiler: str) -> None:
         assert_close(maps_of(method, net, each), maps, rtol=0, atol=0.02 * float(maps.max()))
     assert 1 <= counters["stats"]["unique_graphs"] <= 2
     assert not counters["graph_break"]
+
+
+class Stem(nn.Module):
+    """The first layers of a backbone, where sides may be odd."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        backbone = build_backbone(name, "none")
+        self.first, self.second = backbone.stem, backbone.layer1[:1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet101_caffe", "efficientnet_lite0"])
+def test_a_backbone_is_one_graph_for_all_sizes(name: str) -> None:
+    """Square, even and odd sides: what is padded or left out does not make another graph."""
+    torch.compiler.reset()
+    counters.clear()
+    net = Stem(name).eval()
+    sizes = [(40, 56), (48, 48), (41, 57), (42, 39), (63, 38), (37, 44), (47, 55), (61, 61)]
+    with torch.inference_mode():
+        images = [torch.randn(2, 3, *size) for size in sizes]
+        expected = [net(each) for each in images]
+        compiling.compile_for_inference(net, torch.device("cpu"), True, backend="eager")
+        for each, features in zip(images, expected, strict=True):
+            assert_close(net(each), features)
+    assert counters["stats"]["unique_graphs"] == 1
 
 
 def maps_of(method: Method, net: Classifier, views: Tensor) -> Tensor:
