@@ -30,6 +30,7 @@ def compile_for_inference(
     """Compile `net` for images of any size, if that is wanted; returns it.
 
     Height, width and number of images are symbols of one graph; one image alone makes a second one.
+    Of the IRN, which cuts features of several strides to one size, some sizes make further ones.
     To pad images to a few sizes instead would change the features: outside of an image, where every
     convolution sees zeros, the one before has left its bias.
     """
