@@ -26,10 +26,14 @@ STAGES = (global_cam, cam, irn_labels, pseudo_masks, predictions)
 SHARED = ("classifier", "global_cam")
 
 
-def configured(folder: Path) -> PipelineConfig:
+STREAMED = ["--pseudo_masks.threshold", "0.2", "--data.score_list", "val"]
+STREAMED += ["--irn_labels.stream", "true"]
+
+
+def configured(folder: Path, options: list[str]) -> PipelineConfig:
     recipe = Path(__file__).parent.parent / "tiny.yaml"
     few = [f"--data.synthetic.{name}" for name in ("train_images=5", "val_images=4")]
-    return load_config(recipe, ["--workspace", str(folder), "--methods", "[cam]", *few])
+    return load_config(recipe, ["--workspace", str(folder), "--methods", "[cam]", *few, *options])
 
 
 def write_networks(config: PipelineConfig, run: workspace.Workspace, classes: int) -> None:
@@ -95,17 +99,22 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.timeout(240)
-def test_several_ranks_make_the_files_of_one_each_once(tmp_path):
-    """5 and 4 images of various sizes, which neither two nor three ranks share evenly."""
-    config = configured(tmp_path)
-    roots = {ranks: tmp_path / str(ranks) for ranks in (1, 2, 3)}
+@pytest.mark.parametrize(("options", "others"), [([], (2, 3)), (STREAMED, (2,))])
+def test_several_ranks_make_the_files_of_one_each_once(tmp_path, options, others):
+    """5 and 4 images of various sizes, which neither two nor three ranks share evenly.
+
+    With the threshold found by a sweep; or given, without a score of the training list, so that
+    its masks are made at once, and its labels in the pass of `cam`.
+    """
+    config = configured(tmp_path, options)
+    roots = {ranks: tmp_path / str(ranks) for ranks in (1, *others)}
     dataset = open_dataset(config.data, tmp_path / "data")
     for root in roots.values():
         write_networks(config, workspace.Workspace(root), len(dataset.classes))
     started = {ranks: start(config, root, ranks) for ranks, root in roots.items()}
     results = {ranks: finish(started[ranks], root) for ranks, root in roots.items()}
     whole, metrics = contents(roots[1]), results[1][1]
-    for ranks in (2, 3):
+    for ranks in others:
         written, own = results[ranks]
         assert contents(roots[ranks]) == whole
         made = [name for names in written for name in names if name in whole]
