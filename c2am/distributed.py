@@ -8,6 +8,7 @@ ranks, so each rank must return a loss whose *mean over ranks* is the loss of th
 `global_mean` makes such a loss from a local sum and count; every term of a task goes through it.
 """
 
+import gc
 import heapq
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,10 @@ def session(device: str = "auto", timeout: float = 3600.0) -> Iterator[torch.dev
         return
     if own.type == "cuda":
         torch.cuda.set_device(own)
+    # Imported later (by DDP, with torch._dynamo) it would keep the group as a default argument, and
+    # the group's threads would outlive it: one that frees a tensor while Python ends is an abort.
+    from torch.distributed.nn import functional  # noqa: F401
+
     common, index, count = next(rendezvous("env://"))
     store = fresh_store(common, index, count, timedelta(seconds=timeout))
     # Twice: the watchdog, which says who is missing, is to be first.
@@ -75,11 +80,20 @@ def session(device: str = "auto", timeout: float = 3600.0) -> Iterator[torch.dev
         world_size=count,
         timeout=timedelta(seconds=2 * timeout),
     )
-    _watchdog = Watchdog(store, index, count, timeout)
-    yield own
-    # Not in a `finally`: after an error the others may be gone, and leaving could wait on them.
-    _watchdog.stop()
+    _watchdog = watchdog = Watchdog(store, index, count, timeout)
+    try:
+        yield own
+    except SystemExit:  # agreed on by all ranks; not so errors: leaving would wait for the others
+        _leave(watchdog)
+        raise
+    _leave(watchdog)
+
+
+def _leave(watchdog: Watchdog) -> None:
+    global _watchdog
+    watchdog.stop()
     _watchdog = None
+    gc.collect()  # what is left of DDP refers to the group
     dist.destroy_process_group()
 
 

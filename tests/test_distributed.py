@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -113,6 +114,37 @@ def test_two_ranks_accumulate_like_one(tmp_path):
     one, two = train(1, tmp_path / "1", *words), train(2, tmp_path / "2", *words)
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("signals", [[], [signal.SIGTERM]])
+def test_no_thread_outlives_the_group(tmp_path, signals):
+    # One that frees a tensor while Python ends is an abort (torch 2.11).
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal, sys
+            from pathlib import Path
+            import tiny_training
+            from c2am.events import Events
+
+            signals = {list(map(int, signals))}
+            Events.log = lambda *_: [os.kill(os.getpid(), number) for number in signals]
+            code = 0
+            try:
+                tiny_training.main()
+            except SystemExit as stop:
+                code = stop.code
+            threads = [(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()]
+            left = [name for name in threads if "gloo" in name]
+            Path(sys.argv[1], os.environ["RANK"]).write_text(f"{{code}} {{left}}")
+            """
+        )
+    )
+    done = torchrun(2, script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    code = sum(128 + number for number in signals)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == [f"{code} []"] * 2
 
 
 def test_more_ranks_than_images_is_an_error(tmp_path):
