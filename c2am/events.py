@@ -10,7 +10,7 @@ from typing import Any, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from c2am import distributed
-from c2am.workspace import naming
+from c2am.workspace import writing
 
 METRICS = "metrics.jsonl"
 
@@ -49,7 +49,7 @@ class Events:
             return
         line = {"stage": self.name, "step": step, "time": round(time.time(), 3)}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        with naming(self.folder):
+        with writing(self.folder):
             self._append(json.dumps(line | finite))
             if self._writer is None:
                 # A resumed run writes some steps again: TensorBoard is told to forget the first.
@@ -69,7 +69,7 @@ class Events:
     def close(self) -> None:
         """Write out what is buffered."""
         if self._writer is not None:
-            with naming(self.folder):
+            with writing(self.folder):
                 self._writer.close()
             self._writer = None
 

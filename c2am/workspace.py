@@ -34,7 +34,7 @@ class WorkspaceError(OSError):
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
+def writing(path: str | Path) -> Iterator[None]:
     """Give an error of the block the name of what it writes: it becomes a `WorkspaceError`."""
     try:
         yield
@@ -57,7 +57,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        with naming(path):
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _flush(temporary)
@@ -220,7 +220,7 @@ class Workspace:
         The lock is the kernel's (flock): it ends with the process, however that ends.
         """
         path = self.root / ".lock"
-        with naming(path):
+        with writing(path):
             self.root.mkdir(parents=True, exist_ok=True)
             file = path.open("a")
         with file:

@@ -28,7 +28,7 @@ class EncodedImage(NamedTuple):
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError:
@@ -49,7 +49,7 @@ def _displayed_size(image: Image.Image) -> tuple[int, int]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """(H, W) in pixels as displayed, from the header alone."""
-    with _naming(path), Image.open(path) as image:
+    with _reading(path), Image.open(path) as image:
         return _displayed_size(image)
 
 
@@ -65,14 +65,14 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
 
 def read_image(path: Path) -> np.ndarray:
     """The image as displayed, `(H, W, 3)` uint8 RGB. Transparency is dropped."""
-    with _naming(path), Image.open(path) as image:
+    with _reading(path), Image.open(path) as image:
         return _to_rgb(image)
 
 
 def read_mask(path: Path) -> np.ndarray:
     """Class indices of a palette or 8-bit grey PNG, `(H, W)` uint8."""
     path = Path(path)
-    with _naming(path):
+    with _reading(path):
         data = path.read_bytes()
         if not data.startswith(_PNG_SIGNATURE) or len(data) <= _PNG_COLOUR:
             raise ValueError("a mask is a PNG file")
@@ -110,7 +110,7 @@ def read_encoded(path: Path) -> EncodedImage:
     palette, transparency, other formats, a JPEG that seems cut short) is decoded by Pillow, which
     also finds what is broken in it, and is handed on uncompressed.
     """
-    with _naming(path):
+    with _reading(path):
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             size = _displayed_size(image)

@@ -21,7 +21,7 @@ from c2am.data.dataset import DataError
 from c2am.data.voc import VocDataset
 from c2am.palette import voc_palette
 from c2am.progress import progress
-from c2am.workspace import naming
+from c2am.workspace import writing
 
 _RECORD = "synthetic.txt"  # the settings that a folder was drawn with
 _OBJECT_SIDES = (0.25, 0.60)  # of the image's shorter side
@@ -67,7 +67,7 @@ def draw_dataset(config: SyntheticConfig, root: Path) -> None:
     """Draw the dataset into `root` unless it is there; it appears whole or not at all."""
     if root.exists():
         return _check_drawn(config, root)
-    with naming(root):
+    with writing(root):
         _draw(config, root)
 
 

@@ -39,13 +39,15 @@ def run(context: StageContext) -> dict:
     ids = union(dataset.ids(data.train_list), dataset.ids(data.score_list))
     threshold = context.config.pseudo_masks.threshold
     swept = ids if threshold == "best" else with_mask(dataset, dataset.ids(data.score_list))
+    done = set(swept)
+    others = [image_id for image_id in ids if image_id not in done]
     write_walked_maps(context, swept)
     distributed.barrier()
     curve = sweep(context)
     if threshold == "best":
         threshold = choose_threshold(context, curve)
     write_masks(context, swept, threshold)
-    write_masks_at_once(context, [i for i in ids if i not in set(swept)], threshold)
+    write_masks_at_once(context, others, threshold)
     distributed.barrier()
     metrics: dict = {"threshold": threshold, "curve": curve}
     score = score_masks(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
+from walk_inputs import maps
 
 from c2am import ops
 from c2am.ops.random_walk_reference import chebyshev_coefficients
@@ -20,15 +21,6 @@ SIZES = [(1, 1), (7, 3), (1, 20), (20, 1), (63, 100)]
 METHODS = ["chebyshev", "power"]
 # Of values up to 2 after 256 steps.
 TOLERANCE = {torch.float32: 5e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
-
-
-def maps(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Class maps and boundaries of which some are sharp and some are open."""
-    cam = 2 * torch.rand(count, height, width)
-    edge = torch.rand(height, width) ** 3
-    edge[torch.rand(height, width) < 0.1] = 1
-    edge[torch.rand(height, width) < 0.1] = 0
-    return cam, edge
 
 
 def transition(edge: Tensor, radius: float, beta: float) -> Tensor:

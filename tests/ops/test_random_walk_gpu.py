@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.testing import assert_close
+from walk_inputs import maps
 
 from c2am import ops
 
@@ -15,15 +16,6 @@ pytestmark = pytest.mark.gpu
 
 METHODS = ["chebyshev", "power"]
 TOLERANCE = 5e-5  # of float32, of values up to 2 after 256 steps
-
-
-def maps(count: int, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Class maps and boundaries of which some are sharp and some are open."""
-    cam = 2 * torch.rand(count, height, width)
-    edge = torch.rand(height, width) ** 3
-    edge[torch.rand(height, width) < 0.1] = 1
-    edge[torch.rand(height, width) < 0.1] = 0
-    return cam, edge
 
 
 @pytest.mark.parametrize("method", METHODS)
