@@ -203,12 +203,14 @@ def _add_data(words: argparse._SubParsersAction) -> None:
     )
     check.add_argument("root", type=Path, metavar="DIR", help="VOC2012 of a VOCdevkit, or a folder")
     check.add_argument("--kind", choices=("voc", "folder"), default="voc", help="(%(default)s)")
-    check.add_argument("--sbd", metavar="DIR", help="SBD's benchmark_RELEASE/dataset")
-    check.add_argument("--labels", metavar="CSV", help="image_id,labels[,split]")
+    # The second names are those of the training, which the messages speak of.
+    check.add_argument("--sbd", "--data.sbd", metavar="DIR", help="SBD's benchmark_RELEASE/dataset")
+    check.add_argument("--labels", "--data.labels", metavar="CSV", help="image_id,labels[,split]")
     for name in _LISTS:
-        default = getattr(DataConfig(), name)
-        option = f"--{name.replace('_', '-')}"
-        check.add_argument(option, default=default, metavar="LIST", help="(%(default)s)")
+        option, default = f"--{name.replace('_', '-')}", getattr(DataConfig(), name)
+        if name == "train_list":
+            default = f"{default}; of a folder {_FOLDER_TRAIN_LIST}"
+        check.add_argument(option, f"--data.{name}", metavar="LIST", help=f"({default})")
     draw = _add_word(
         actions,
         "draw",
@@ -233,12 +235,16 @@ _DRAW_HELP = {
 
 
 _LISTS = ("train_list", "score_list", "val_list", "test_list")
+_FOLDER_TRAIN_LIST = "train"  # train_aug is VOC's
 
 
 def _data_check(args: argparse.Namespace, rest: list[str]) -> int:
     from c2am.data.check import SOURCES, check_dataset
 
-    lists = {name: getattr(args, name) for name in _LISTS}
+    lists: dict[str, Any] = {}
+    if args.kind == "folder":
+        lists["train_list"] = _FOLDER_TRAIN_LIST
+    lists |= {name: getattr(args, name) for name in _LISTS if getattr(args, name) is not None}
     config = DataConfig(
         kind=args.kind,
         root=str(args.root),

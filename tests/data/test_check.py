@@ -185,6 +185,17 @@ def test_the_command_says_where_things_come_from(root, capsys):
     assert "labels.csv: cannot be read" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [[], ["--data.val_list", "test"], ["--val-list", "test"]])
+def test_the_command_takes_the_lists_of_the_training(tmp_path, options, capsys):
+    last = "test" if options else "val"
+    text = f"image_id,labels,split\na,dog,train\nb,cat,{last}\n"
+    (tmp_path / "labels.csv").write_text(text)
+    for name in ("a", "b"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+    assert cli.main(["data", "check", str(tmp_path), "--kind", "folder", *options]) == 0
+    assert f"list {last!r}: no image has a mask" in capsys.readouterr().out
+
+
 def test_the_real_voc_has_no_errors(voc_root):
     lists = {"train_list": "val", "score_list": "val", "threads": 2}
     found = [text for text in check(voc_root, **lists) if text.startswith("error")]
