@@ -91,11 +91,13 @@ class FolderDataset:
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    """All files of the folder, but for masks and the folders of runs."""
-    for folder, folders, names in os.walk(root):
+    """All files of the folder, but for masks and the folders of runs; links are followed."""
+    seen: set[Path] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
         here = Path(folder)
-        folders[:] = [name for name in folders if here / name != root / "masks"]
-        if is_run(here):
+        folders[:] = sorted(name for name in folders if here / name != root / "masks")
+        if is_run(here) or here.resolve() in seen:  # a link may lead back
             folders.clear()
             continue
+        seen.add(here.resolve())
         yield from (here / name for name in names)

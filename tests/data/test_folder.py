@@ -118,6 +118,16 @@ def test_two_images_of_one_id_are_refused(root):
         FolderDataset(root)
 
 
+def test_images_behind_a_link_are_found_and_a_circle_ends(root):
+    elsewhere = root.with_name(f"{root.name}-elsewhere")
+    (root / "deep").rename(elsewhere)
+    (root / "link").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(root)
+    dataset = FolderDataset(root)
+    assert dataset.image_path("street") == root / "link" / "street.PNG"
+    assert dataset.size("room") == (12, 12)
+
+
 def test_masks_of_a_run_below_the_root_are_not_images(root):
     run = root / "runs" / "mine"
     (run / "pseudo_masks" / "cam").mkdir(parents=True)
