@@ -38,6 +38,7 @@ def run(context: StageContext) -> dict:
     check(context.config, dataset)
     ids = union(dataset.ids(data.train_list), dataset.ids(data.score_list))
     threshold = context.config.pseudo_masks.threshold
+    chosen_on = {"chosen_on": "score"} if threshold == "best" else {}
     swept = ids if threshold == "best" else with_mask(dataset, dataset.ids(data.score_list))
     done = set(swept)
     others = [image_id for image_id in ids if image_id not in done]
@@ -49,7 +50,7 @@ def run(context: StageContext) -> dict:
     write_masks(context, swept, threshold)
     write_masks_at_once(context, others, threshold)
     distributed.barrier()
-    metrics: dict = {"threshold": threshold, "curve": curve}
+    metrics: dict = {"threshold": threshold} | chosen_on | {"curve": curve}
     score = score_masks(
         context, data.score_list, partial(mask_path, context), f"{context.name}: score"
     )

@@ -104,6 +104,7 @@ def test_best_threshold_is_the_best_of_the_sweep(context):
     metrics = pseudo_masks.run(context)
     best = max(metrics["curve"], key=lambda point: point[1])
     assert metrics["threshold"] == best[0]
+    assert metrics["chosen_on"] == "score"
     # The masks on disk score what the sweep said.
     assert metrics["score"]["miou"] == pytest.approx(best[1], abs=1e-12)
     assert best[1] > 0.7
