@@ -46,6 +46,11 @@ class Bar:
             self._display.update(self._task, status=status)
 
 
+def shown() -> bool:
+    """Whether this process shows bars."""
+    return console.is_terminal and distributed.is_main()
+
+
 @contextmanager
 def progress_bar(name: str, *, total: int, done: int = 0, unit: str = "images") -> Iterator[Bar]:
     """Show a bar while the block runs, advanced by hand; bars are not nested.
@@ -65,7 +70,7 @@ def progress_bar(name: str, *, total: int, done: int = 0, unit: str = "images") 
         TimeRemainingColumn(),
         TextColumn("{task.fields[status]}"),
         console=console,
-        disable=not (console.is_terminal and distributed.is_main()),
+        disable=not shown(),
     )
     with display:
         yield Bar(display, name, total, done, unit)

@@ -12,6 +12,7 @@ from c2am.models.backbone import Backbone, keep_resolution, named_sequence
 from c2am.models.convert import convert_checkpoint
 from c2am.models.weights import WeightsError, drop_keys, load_state, read_state_dict
 from c2am.normalization import Normalization
+from c2am.progress import shown
 
 CAFFE = "resnet101_caffe"
 NAMES = ("resnet18", "resnet50", "resnet101", CAFFE)
@@ -82,7 +83,7 @@ def _pretrained(name: str, weights: str) -> tuple[dict[str, Tensor], str]:
     # otherwise and give other CAMs.
     entry = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
-        state = entry.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        state = entry.get_state_dict(progress=shown(), check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"the ImageNet weights of {name} could not be downloaded from {entry.url} ({error}); "

@@ -3,10 +3,12 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
 
+from c2am import progress
 from c2am.models.backbone import STAGES, build_backbone
 from c2am.models.weights import WeightsError
 
@@ -145,6 +147,22 @@ def test_failed_download_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr(ResNet18_Weights, "get_state_dict", fail)
     with pytest.raises(WeightsError, match=r"resnet18.*https.*no network.*path as `weights`"):
         build_backbone("resnet18", "imagenet")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_download_shows_its_progress_in_a_terminal(monkeypatch, terminal):
+    from torchvision.models import ResNet18_Weights
+
+    asked = []
+
+    def fetch(self, **options):
+        asked.append(options["progress"])
+        return resnet18(weights=None).state_dict()
+
+    monkeypatch.setattr(ResNet18_Weights, "get_state_dict", fetch)
+    monkeypatch.setattr(progress, "console", Console(force_terminal=terminal))
+    build_backbone("resnet18", "imagenet")
+    assert asked == [terminal]
 
 
 def test_missing_extra_says_what_to_install(monkeypatch):
