@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from c2am import compiling, distributed
 from c2am.config import PipelineConfig, SegmenterConfig
@@ -117,10 +117,6 @@ def starting_segmenter(context: StageContext) -> DeepLab:
         if name.startswith(prefix)
     }
     load_state(net.backbone, state, str(path))
-    # A classifier's features are large: on random weights their loss is twice that of a guess, and
-    # its gradient spoils the backbone.
-    for conv in net.aspp:
-        nn.init.zeros_(conv.get_parameter("weight"))
     return net
 
 
