@@ -93,19 +93,50 @@ class DenseCrfCuda:
     ) -> None:
         """As `DenseCrf.run`, of `unary` (B, C, H, W)."""
 
-class LatticeFilter:
-    """Gaussian filter on the permutohedral lattice.
+class MeanField:
+    """Mean field in a fully connected CRF with any kernels and compatibilities.
 
-    `features` (N, d) float32, finite, in standard deviations, d from 1 to 16; throws ValueError
-    where they do not fit the lattice.
+    All arrays are float32. `compat` (classes, classes) holds energies and is symmetric;
+    `normalization` is 0 for none, 1 before, 2 after, 3 symmetric.
     """
 
-    def __init__(self, features: int, points: int, dimension: int, threads: int) -> None: ...
-    def filter(self, values: int, out: int, channels: int, threads: int) -> None:
-        """`out_i` = sum over j of exp(-|f_i - f_j|^2 / 2) `values_j`, not normalised.
+    def __init__(self, points: int, classes: int) -> None: ...
+    def add_lattice(
+        self,
+        features: int,
+        points: int,
+        dimension: int,
+        *,
+        normalization: int,
+        compat: int,
+        threads: int,
+    ) -> None:
+        """Add a Gaussian kernel on the permutohedral lattice.
 
-        `values`, `out`: (N, channels) float32.
+        `features` (dimension, points), finite, in standard deviations, dimension from 1 to 16.
+        Throws ValueError where they do not fit the lattice.
         """
+
+    def add_spatial(
+        self,
+        height: int,
+        width: int,
+        sx: float,
+        sy: float,
+        *,
+        normalization: int,
+        compat: int,
+        threads: int,
+    ) -> None:
+        """Add an exact Gaussian kernel of the positions in an image."""
+
+    def update(
+        self, unary: int, marginals: int, *, steps: int, started: bool, threads: int
+    ) -> None:
+        """Update `marginals` (classes, points), from softmax(-unary) unless `started`."""
+
+    def messages(self, marginals: int, out: int, *, threads: int) -> None:
+        """What the kernels add to the logits: `out` (classes, points)."""
 
 def random_walk(
     images: list[tuple[int, int, int, int, int, int]],

@@ -4,12 +4,14 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <memory>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "bind.h"
 #include "dense_crf/dense_crf.h"
-#include "dense_crf/lattice_filter.h"
+#include "dense_crf/mean_field.h"
 #include "random_walk/random_walk.h"
 #include "simd.h"
 
@@ -49,21 +51,52 @@ void bind_dense_crf(py::module_& m) {
           },
           "unary"_a, py::kw_only(), "marginals"_a, "labels"_a, "classes"_a, "iterations"_a,
           "half"_a, "threads"_a);
-  py::class_<c2am::LatticeFilter>(m, "LatticeFilter")
-      .def(py::init([](Address features, int64_t points, int dimension, int threads) {
-             py::gil_scoped_release release;
-             return new c2am::LatticeFilter(pointer<const float>(features), points, dimension,
-                                            threads);
-           }),
-           "features"_a, "points"_a, "dimension"_a, "threads"_a)
+}
+
+void bind_mean_field(py::module_& m) {
+  const auto add = [](c2am::MeanField& crf, std::unique_ptr<const c2am::Kernel> kernel,
+                      int normalization, Address compat, int threads) {
+    crf.add(std::move(kernel), static_cast<c2am::Normalization>(normalization),
+            pointer<const float>(compat), threads);
+  };
+  py::class_<c2am::MeanField>(m, "MeanField")
+      .def(py::init<int64_t, int64_t>(), "points"_a, "classes"_a)
       .def(
-          "filter",
-          [](const c2am::LatticeFilter& lattice, Address values, Address out, int64_t channels,
-             int threads) {
+          "add_lattice",
+          [add](c2am::MeanField& crf, Address features, int64_t points, int dimension,
+                int normalization, Address compat, int threads) {
             py::gil_scoped_release release;
-            lattice.filter(pointer<const float>(values), pointer<float>(out), channels, threads);
+            add(crf,
+                c2am::lattice_kernel(pointer<const float>(features), points, dimension, threads),
+                normalization, compat, threads);
           },
-          "values"_a, "out"_a, "channels"_a, "threads"_a);
+          "features"_a, "points"_a, "dimension"_a, py::kw_only(), "normalization"_a, "compat"_a,
+          "threads"_a)
+      .def(
+          "add_spatial",
+          [add](c2am::MeanField& crf, int64_t height, int64_t width, double sx, double sy,
+                int normalization, Address compat, int threads) {
+            py::gil_scoped_release release;
+            add(crf, c2am::spatial_kernel(height, width, sx, sy), normalization, compat, threads);
+          },
+          "height"_a, "width"_a, "sx"_a, "sy"_a, py::kw_only(), "normalization"_a, "compat"_a,
+          "threads"_a)
+      .def(
+          "update",
+          [](const c2am::MeanField& crf, Address unary, Address marginals, int64_t steps,
+             bool started, int threads) {
+            py::gil_scoped_release release;
+            crf.update(pointer<const float>(unary), pointer<float>(marginals), steps, started,
+                       threads);
+          },
+          "unary"_a, "marginals"_a, py::kw_only(), "steps"_a, "started"_a, "threads"_a)
+      .def(
+          "messages",
+          [](const c2am::MeanField& crf, Address marginals, Address out, int threads) {
+            py::gil_scoped_release release;
+            crf.messages(pointer<const float>(marginals), pointer<float>(out), threads);
+          },
+          "marginals"_a, "out"_a, py::kw_only(), "threads"_a);
 }
 
 using WalkTuple = std::tuple<Address, Address, Address, int64_t, int64_t, int64_t>;
@@ -120,6 +153,7 @@ PYBIND11_MODULE(_core, m) {
   m.attr("has_cuda") = false;
 #endif
   bind_dense_crf(m);
+  bind_mean_field(m);
 #ifdef C2AM_WITH_CUDA
   c2am::bind_dense_crf_cuda(m);
 #endif

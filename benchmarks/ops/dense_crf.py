@@ -2,8 +2,10 @@
 
 375 x 500 pixels with 10 iterations; 188 x 250 and 1080 x 1920 with 5. The peer is pydensecrf2.
 On a GPU `native cpu` is the compiled core on CPU tensors, and there are batches of 64 images.
+`compat` is `c2am.compat.pydensecrf` with a script that has features of its own and a matrix.
 """
 
+import importlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +76,13 @@ def cases(image: Path | None = None) -> Iterator[Case]:
             work={"native": partial(_work, problem)},
             on_host=frozenset({"native cpu", "pydensecrf"}),
         )
+    problem = _problem(375, 500, 21, _DEEPLAB, 10, image)
+    yield Case(
+        f"375x500x21 i10 {kind} features, matrix",
+        {"compat": partial(_script, "c2am.compat.pydensecrf", problem)},
+        peers={"pydensecrf": partial(_script, "pydensecrf", problem)},
+        on_host=frozenset({"compat", "pydensecrf"}),
+    )
     if best_device().type == "cuda":
         for labels, kernels in ((3, _IRN), (21, _DEEPLAB)):
             yield _batch(64, _problem(375, 500, labels, kernels, 10, image), kind)
@@ -125,6 +135,25 @@ def _pydensecrf(problem: _Problem) -> Any:
         rgbim=problem.image.cpu().numpy(),
         compat=kernels["bilateral_compat"],
     )
+    return crf.inference(problem.iterations)
+
+
+def _script(package: str, problem: _Problem) -> Any:
+    """Both kernels by `addPairwiseEnergy`, the second with a matrix that is not Potts' model."""
+    dcrf, utils = (importlib.import_module(f"{package}.{name}") for name in ("densecrf", "utils"))
+    labels, height, width = problem.unary.shape
+    kernels = problem.kernels
+    image = problem.image.cpu().numpy()
+    crf = dcrf.DenseCRF(height * width, labels)
+    crf.setUnaryEnergy(problem.unary.view(labels, -1).cpu().numpy())
+    place = utils.create_pairwise_gaussian((kernels["gaussian_sxy"],) * 2, (height, width))
+    crf.addPairwiseEnergy(place, compat=kernels["gaussian_compat"])
+    colour = utils.create_pairwise_bilateral(
+        (kernels["bilateral_sxy"],) * 2, (kernels["bilateral_srgb"],) * 3, image, chdim=2
+    )
+    near = abs(np.subtract.outer(np.arange(labels), np.arange(labels))) == 1
+    matrix = 0.5 * near - kernels["bilateral_compat"] * np.eye(labels)
+    crf.addPairwiseEnergy(colour, compat=matrix.astype(np.float32))
     return crf.inference(problem.iterations)
 
 

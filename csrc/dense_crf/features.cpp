@@ -29,18 +29,17 @@ Features image_features(const uint8_t* image, int64_t height, int64_t width, dou
 }
 
 Features point_features(const float* values, int64_t points, int dimension) {
-  std::vector<double> low(values, values + dimension), high = low;
-  for (int64_t i = 0; i < points * dimension; ++i) {
-    const auto j = static_cast<size_t>(i % dimension);
-    low[j] = std::min<double>(low[j], values[i]);
-    high[j] = std::max<double>(high[j], values[i]);
+  std::vector<double> low, high;
+  for (int j = 0; j < dimension; ++j) {
+    const auto [least, most] = std::minmax_element(values + j * points, values + (j + 1) * points);
+    low.push_back(*least);
+    high.push_back(*most);
   }
   return {dimension, points, low, high,
           [=](int64_t first, int64_t count, double* to, int64_t stride) {
-            for (int64_t i = 0; i < count; ++i) {
-              for (int j = 0; j < dimension; ++j) {
-                to[j * stride + i] = values[(first + i) * dimension + j];
-              }
+            for (int j = 0; j < dimension; ++j) {
+              const float* from = values + j * points + first;
+              for (int64_t i = 0; i < count; ++i) to[j * stride + i] = from[i];
             }
           }};
 }

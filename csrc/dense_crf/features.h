@@ -19,7 +19,7 @@ struct Features {
 Features image_features(const uint8_t* image, int64_t height, int64_t width, double sxy,
                         double srgb);
 
-// values: (N, d), finite, which must stay.
+// values: (d, N), finite, which must stay.
 Features point_features(const float* values, int64_t points, int dimension);
 
 }  // namespace c2am

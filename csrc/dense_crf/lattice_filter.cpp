@@ -135,29 +135,4 @@ float lattice_gain(const PermutohedralLattice& lattice) {
   return 1.0f / (1.0f + std::exp2(static_cast<float>(1 - lattice.axes)));
 }
 
-void LatticeFilter::filter(const float* values, float* out, int64_t channels, int threads) const {
-  const int64_t points = lattice_.points;
-  const std::vector<float> gain(kTile, lattice_gain(lattice_));
-  for (int64_t c = 0; c < channels; c += kLargestWidth) {
-    const int64_t count = std::min<int64_t>(kLargestWidth, channels - c);
-    const int width = width_for(count);
-    Buffer<float> rows(points * width, 0.0f);
-    LatticeValues<float> lattice_values(lattice_, width);
-    for_tiles(0, points, threads, [&](int64_t first, int64_t last) {
-      for (int64_t n = first; n < last; ++n) {
-        std::copy_n(values + n * channels + c, count, rows.data() + n * width);
-      }
-    });
-    splat_and_blur(lattice_, rows.data(), nullptr, lattice_values, threads);
-    for_tiles(0, points, threads, [&](int64_t first, int64_t last) {
-      float* sliced = rows.data() + first * width;
-      std::fill_n(sliced, (last - first) * width, 0.0f);
-      slice(lattice_, lattice_values, gain.data(), first, last, sliced);
-      for (int64_t n = first; n < last; ++n) {
-        std::copy_n(rows.data() + n * width, count, out + n * channels + c);
-      }
-    });
-  }
-}
-
 }  // namespace c2am

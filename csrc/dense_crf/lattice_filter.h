@@ -39,18 +39,4 @@ void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, co
 // et al.).
 float lattice_gain(const PermutohedralLattice& lattice);
 
-// out_i = sum over j of exp(-|f_i - f_j|^2 / 2) values_j, approximately, not normalised.
-class LatticeFilter {
- public:
-  // features: (N, d) finite, in standard deviations
-  LatticeFilter(const float* features, int64_t points, int dimension, int threads)
-      : lattice_(point_features(features, points, dimension), threads) {}
-
-  // values, out: (N, channels)
-  void filter(const float* values, float* out, int64_t channels, int threads) const;
-
- private:
-  PermutohedralLattice lattice_;
-};
-
 }  // namespace c2am

@@ -15,7 +15,7 @@ from PIL import Image
 import c2am.compat.pydensecrf.densecrf as ours
 from benchmarks.images import drawn
 from c2am import ops
-from c2am.compat.pydensecrf import utils
+from c2am.compat.pydensecrf import DenseCRF, utils
 
 HEIGHT, WIDTH, LABELS = 24, 36, 4
 # Both are the same lattice in float32. Where a pixel lies on the border of two simplices, rounding
@@ -222,14 +222,17 @@ def test_steps_and_divergence_are_those_of_pydensecrf(setup: Setup, theirs: Modu
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 20), (20, 1), (63, 100)], ids=str)
-@pytest.mark.parametrize("compat", [3.0, -np.full(LABELS, 3, np.float32)], ids=["plan", "general"])
-def test_sizes(size: tuple[int, int], compat: float | np.ndarray) -> None:
+def test_sizes(size: tuple[int, int]) -> None:
     image = torch.from_numpy(blocks(*size))
-    crf = crf_of(ours, gaussian(3, compat), size)
+    crf = crf_of(ours, gaussian(3, 3), size)
     crf.addPairwiseBilateral(50, 5, image.numpy(), 10)
     unary = torch.from_numpy(energies(LABELS, size[0] * size[1])).view(LABELS, *size)
     expected = ops.dense_crf(image, unary.double(), iterations=4, backend="reference")
     assert_allclose(crf.inference(4), expected.flatten(1), rtol=0, atol=2e-4)
+    q, *rest = crf.startInference()
+    for _ in range(4):
+        crf.stepInference(q, *rest)
+    assert_allclose(q, expected.flatten(1), rtol=0, atol=2e-4)
 
 
 def test_any_arrangement_of_pixels(theirs: ModuleType) -> None:
@@ -242,9 +245,19 @@ def test_any_arrangement_of_pixels(theirs: ModuleType) -> None:
     assert_allclose(*results, rtol=0, atol=SAME_LATTICE)
 
 
-def test_the_usual_script_runs_on_a_plan_that_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("of_place", "of_colour"),
+    [
+        (3, 10),
+        (-3 * np.eye(LABELS, dtype=np.float32), 10 - 10 * np.eye(LABELS, dtype=np.float32)),
+        (np.full(LABELS, -3, np.float32), np.full(LABELS, -10, np.float32)),
+    ],
+    ids=["number", "matrix", "vector"],
+)
+def test_the_usual_script_runs_on_a_plan_that_is_kept(of_place: Any, of_colour: Any) -> None:
     before = ops.launches["dense_crf", "native"]
-    crf = crf_of(ours, EXACT_HERE["usual"])
+    crf = crf_of(ours, gaussian(3, of_place))
+    bilateral(of_colour)(crf, ours)
     first = crf.inference(3)
     plan = crf._plan
     assert plan is not None
@@ -261,16 +274,40 @@ def test_the_usual_script_runs_on_a_plan_that_is_kept() -> None:
 def test_up_to_sixteen_features_are_filtered_by_the_compiled_core(
     dimensions: int, compiled: int
 ) -> None:
-    before = ops.launches["lattice_filter", "native"]
-    crf_of(ours, features(dimensions)).inference(3)
-    # Once for the normalisation, then once in each update.
-    assert ops.launches["lattice_filter", "native"] - before == 4 * compiled
+    before = ops.launches["mean_field", "native"]
+    crf = crf_of(ours, features(dimensions))
+    crf.klDivergence(crf.inference(3))
+    assert ops.launches["mean_field", "native"] - before == 2 * compiled
 
 
-def test_the_lattice_in_pytorch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = crf_of(ours, features(4)).inference(3)
-    monkeypatch.setattr("c2am.compat.pydensecrf.filters._COMPILED_DIMENSIONS", 0)
-    assert_allclose(crf_of(ours, features(4)).inference(3), compiled, rtol=0, atol=SAME_LATTICE)
+@pytest.mark.parametrize(
+    "setup",
+    [features(4, matrix()), gaussian((3, 1.5), 3, "NORMALIZE_BEFORE"), bilateral(3)],
+    ids=["features", "spatial", "bilateral"],
+)
+def test_plain_pytorch_gives_the_same(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = []
+    for backend in ("native", "reference"):
+        monkeypatch.setattr("c2am.ops.backend_of", lambda op, device, name=backend: name)
+        crf = crf_of(ours, setup)
+        q, *rest = crf.startInference()
+        crf.stepInference(q, *rest)
+        results.append((DenseCRF.inference(crf, 3), q, crf.klDivergence(q)))
+    for one, other in zip(*results, strict=True):
+        assert_allclose(one, other, rtol=1e-5, atol=SAME_LATTICE)
+
+
+def test_steps_from_any_marginals(theirs: ModuleType) -> None:
+    """They need not sum to 1."""
+    one, other = crf_of(ours, features(4, matrix())), crf_of(theirs, features(4, matrix()))
+    q, *rest = one.startInference()
+    their_q, *their_rest = other.startInference()
+    for values in (q, np.asarray(their_q)):
+        values[:, ::3] *= 0.5
+        values[0] += 0.1
+    one.stepInference(q, *rest)
+    other.stepInference(their_q, *their_rest)
+    assert_allclose(q, np.array(their_q), rtol=0, atol=SAME_LATTICE)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
@@ -287,13 +324,17 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     assert_allclose(*results, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("labels", [1, 2, 300])
-def test_few_and_many_labels(labels: int, theirs: ModuleType) -> None:
+@pytest.mark.parametrize("mixed", [False, True], ids=["potts", "matrix"])
+@pytest.mark.parametrize("labels", [1, 2, 70, 300])
+def test_few_and_many_labels(labels: int, mixed: bool, theirs: ModuleType) -> None:
     results = []
+    compat: Any = 10
+    if mixed:
+        compat = np.random.default_rng(5).random((labels, labels), np.float32) - 0.5
     for module in (theirs, ours):
         crf = module.DenseCRF2D(WIDTH, HEIGHT, labels)
         crf.setUnaryEnergy(energies(labels))
-        crf.addPairwiseBilateral(20, 9, blocks(), 10)
+        crf.addPairwiseBilateral(20, 9, blocks(), compat)
         results.append(np.array(crf.inference(2)))
     assert_allclose(*results, rtol=0, atol=SAME_LATTICE)
 
@@ -316,17 +357,23 @@ def test_photographs(voc_root: Path, theirs: ModuleType, their_utils: ModuleType
         assert np.abs(one - other).mean() < 5e-3
 
 
-def test_an_infinite_energy_rules_a_label_out(theirs: ModuleType) -> None:
+@pytest.mark.parametrize("compat", [10, -10 * matrix() @ matrix().T], ids=["plan", "matrix"])
+@pytest.mark.parametrize("label", [1, LABELS - 1])
+@pytest.mark.parametrize("energy", [np.inf, 1e5])
+def test_a_large_energy_rules_a_label_out(
+    energy: float, label: int, compat: Any, theirs: ModuleType
+) -> None:
     unary = energies()
-    unary[1, ::2] = np.inf
+    unary[label, ::2] = energy
     results = []
     for module in (theirs, ours):
         crf = module.DenseCRF2D(WIDTH, HEIGHT, LABELS)
         crf.setUnaryEnergy(unary)
-        crf.addPairwiseBilateral(20, 9, blocks(), 10)
+        crf.addPairwiseBilateral(20, 9, blocks(), compat)
         results.append(np.array(crf.inference(3)))
-    assert (results[1][1, ::2] == 0).all()
-    assert_allclose(*results, rtol=0, atol=SAME_LATTICE)
+    assert (results[1][label, ::2] == 0).all()
+    # Differences from an energy of 1000 have an error of 6e-5.
+    assert_allclose(*results, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["ConstUnary", "LogisticUnary"])

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "dense_crf/lattice_filter.h"
+#include "dense_crf/mean_field.h"
 #include "native.h"
 
 namespace {
@@ -24,12 +24,24 @@ void infer(int64_t height, int64_t width, int64_t classes, const c2am::DenseCrfK
   });
 }
 
-void filter(int64_t points, int dimension, int64_t channels, float extent) {
+// A lattice and a spatial kernel, the one with a matrix and the other with Potts' model.
+void mean_field(int64_t points, int dimension, int64_t classes, float extent) {
   const std::vector<float> features = native::uniform(points * dimension, 0, extent);
-  const std::vector<float> values = native::uniform(points * channels, 0, 1);
-  native::same_for_all_threads("lattice filter", values.size(), [&](int threads, float* out) {
-    const c2am::LatticeFilter lattice(features.data(), points, dimension, threads);
-    lattice.filter(values.data(), out, channels, threads);
+  const std::vector<float> unary = native::uniform(points * classes, 0, 3);
+  std::vector<float> potts(classes * classes, 0.0f), matrix = potts;
+  for (int64_t b = 0; b < classes; ++b) {
+    potts[b * classes + b] = -2;
+    for (int64_t c = 0; c < classes; ++c) matrix[b * classes + c] = 0.1f * ((b * c) % 7);
+  }
+  native::same_for_all_threads("mean field", 2 * unary.size(), [&](int threads, float* out) {
+    c2am::MeanField crf(points, classes);
+    crf.add(c2am::lattice_kernel(features.data(), points, dimension, threads),
+            c2am::Normalization::symmetric, matrix.data(), threads);
+    crf.add(c2am::spatial_kernel(2, points / 2, 3, 1.5), c2am::Normalization::before, potts.data(),
+            threads);
+    crf.update(unary.data(), out, 2, false, threads);
+    crf.update(unary.data(), out, 1, true, threads);
+    crf.messages(out, out + unary.size(), threads);
   });
 }
 
@@ -46,7 +58,7 @@ NATIVE_TEST(dense_crf) {
   }
   infer(9, 11, 128, kLabels);
   for (const int dimension : {1, 2, 3, 8}) {
-    for (const int64_t channels : {1, 2, 40}) filter(50, dimension, channels, 3);
-    filter(50, dimension, 3, 1e4);
+    for (const int64_t classes : {1, 2, 3, 40}) mean_field(50, dimension, classes, 3);
+    mean_field(50, dimension, 3, 1e4);
   }
 }

@@ -8,7 +8,12 @@ from numpy.typing import DTypeLike
 
 
 def array(name: str, value: object, dtype: DTypeLike, shape: Sequence[int | str]) -> np.ndarray:
-    """A copy of `value`, which is a C-contiguous array.
+    """A copy of what `view` gives."""
+    return view(name, value, dtype, shape).copy(order="C")
+
+
+def view(name: str, value: object, dtype: DTypeLike, shape: Sequence[int | str]) -> np.ndarray:
+    """`value`, which is a C-contiguous array.
 
     Args:
         name: name of the argument.
@@ -38,7 +43,7 @@ def array(name: str, value: object, dtype: DTypeLike, shape: Sequence[int | str]
     if not value.flags.c_contiguous:
         how = f"np.ascontiguousarray({name})"
         raise ValueError(f"{name}: expected a C-contiguous array; use {how}")
-    return value.copy(order="C")
+    return value
 
 
 def finite(name: str, value: np.ndarray) -> np.ndarray:

@@ -5,23 +5,23 @@ Q <- softmax(-U - sum over potentials of compat(n_i sum_j k_ij n_j Q_j)), from Q
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from numbers import Real
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from c2am import ops
 from c2am.compat.pydensecrf import arguments
-from c2am.compat.pydensecrf.filters import Filter, lattice_filter, spatial_filter
+from c2am.compat.pydensecrf.mean_field import MeanField, mean_field
 from c2am.compat.pydensecrf.pairwise import (
     KernelType,
+    LatticeKernel,
     NormalizationType,
     PairwisePotential,
+    SpatialKernel,
     compatibility,
+    potts_weight,
 )
 from c2am.compat.pydensecrf.unary import ConstUnary, LogisticUnary, Unary
 from c2am.ops.dense_crf import MAX_CLASSES
@@ -44,8 +44,9 @@ class DenseCRF:
     def __init__(self, nvar: int, nlabels: int) -> None:
         self._nvar = arguments.whole("nvar", nvar, 1)
         self._nlabel = arguments.whole("nlabels", nlabels, 1)
-        self._unary: Tensor | None = None  # (C, N)
+        self._unary: np.ndarray | None = None  # (C, N)
         self._potentials: list[PairwisePotential] = []
+        self._field: MeanField | None = None  # of all potentials
 
     def setUnaryEnergy(self, u: np.ndarray, f: np.ndarray | None = None) -> None:
         """Set the energies -log p: `u (C, N)` float32, C-contiguous.
@@ -61,7 +62,7 @@ class DenseCRF:
         expected = (self._nlabel, self._nvar)
         if u.energy.shape != expected:
             raise ValueError(f"u: expected shape {expected} (labels, pixels), got {u.energy.shape}")
-        self._unary = torch.from_numpy(u.energy)
+        self._unary = u.energy
 
     def addPairwiseEnergy(
         self,
@@ -78,32 +79,34 @@ class DenseCRF:
             kernel: a `KernelType`; it does not change the inference.
             normalization: a `NormalizationType`.
         """
-        matrix = arguments.array("features", features, np.float32, ("d", self._nvar))
-        arguments.finite("features", matrix)
-        self._add(partial(lattice_filter, matrix), compat, kernel, normalization)
+        points = arguments.array("features", features, np.float32, ("d", self._nvar))
+        arguments.finite("features", points)
+        factors = compatibility(compat, self._nlabel)
+        self._add(LatticeKernel(len(points), lambda: points), factors, kernel, normalization)
 
     def inference(self, niter: int) -> np.ndarray:
         """The marginals (C, N) float32 after `niter` mean-field updates."""
+        q = np.empty((self._nlabel, self._nvar), np.float32)
         steps = arguments.whole("niter", niter, 0)
-        unary = self._energies()
-        q = _softmax(-unary)
-        for _ in range(steps):
-            q = self._update(q, unary)
-        return q.T.contiguous().numpy()
+        self._mean_field().update(self._energies(), q, steps, started=False)
+        return q
 
     def startInference(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Q (C, N) before the first update, and two empty arrays, which `stepInference` ignores.
 
         As in pydensecrf, Q is zero where no unary energy has been set.
         """
-        start = torch.zeros(self._nlabel, self._nvar)
-        if self._unary is not None:
-            start = torch.softmax(-self._unary, 0)
-        return start.numpy(), np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
+        empty = np.empty((0, 0), np.float32)
+        if self._unary is None:
+            return np.zeros((self._nlabel, self._nvar), np.float32), empty, empty.copy()
+        return DenseCRF.inference(self, 0), empty, empty.copy()
 
     def stepInference(self, Q: np.ndarray, tmp1: object = None, tmp2: object = None) -> None:
         """Update the marginals `Q (C, N)` float32 once, in place."""
-        Q[...] = self._update(self._marginals(Q), self._energies()).T.numpy()
+        q = self._marginals(Q)
+        if not q.flags.writeable:
+            raise ValueError("Q: expected an array that can be written to")
+        self._mean_field().update(self._energies(), q, 1, started=True)
 
     def klDivergence(self, Q: np.ndarray) -> float:
         """Sum of Q log Q, U Q and Q times the pairwise energies, for marginals `Q (C, N)` float32.
@@ -111,46 +114,39 @@ class DenseCRF:
         It falls from update to update; its minimum over all Q is not 0.
         """
         q = self._marginals(Q)
-        energy = self._energies() + q.clamp(min=1e-20).log()
-        for potential in self._potentials:
-            energy += potential.energy(q)
-        return float((q.double() * energy).sum())
+        energy = np.log(np.maximum(q, np.float32(1e-20)))
+        energy += self._energies()
+        energy -= self._mean_field().messages(q)
+        energy *= q
+        return float(energy.sum(dtype=np.float64))
 
-    def _update(self, q: Tensor, unary: Tensor) -> Tensor:
-        """One mean-field update; all are (N, C)."""
-        logits = -unary
-        for potential in self._potentials:
-            logits -= potential.energy(q)
-        return _softmax(logits)
+    def _mean_field(self) -> MeanField:
+        if self._field is None:
+            self._field = mean_field(self._potentials, self._nvar, self._nlabel)
+        return self._field
 
-    def _energies(self) -> Tensor:
-        """The unary energies, (N, C)."""
+    def _energies(self) -> np.ndarray:
+        """The unary energies, (C, N)."""
         if self._unary is None:
-            return torch.zeros(self._nvar, self._nlabel)
-        return self._unary.T.contiguous()
+            return np.zeros((self._nlabel, self._nvar), np.float32)
+        return self._unary
 
-    def _marginals(self, q: np.ndarray) -> Tensor:
-        given = arguments.array("Q", q, np.float32, (self._nlabel, self._nvar))
-        return torch.from_numpy(given).T.contiguous()
+    def _marginals(self, q: np.ndarray) -> np.ndarray:
+        return arguments.view("Q", q, np.float32, (self._nlabel, self._nvar))
 
     def _add(
         self,
-        make_filter: Callable[[], Filter],
-        compat: object,
-        kernel: int,
+        kernel: LatticeKernel | SpatialKernel,
+        compat: np.ndarray,
+        kernel_type: int,
         normalization: int,
         plan: Mapping[str, object] | None = None,
     ) -> None:
-        KernelType(kernel)
+        KernelType(kernel_type)
         self._potentials.append(
-            PairwisePotential(
-                make_filter,
-                self._nvar,
-                compatibility(compat, self._nlabel),
-                NormalizationType(normalization),
-                plan,
-            )
+            PairwisePotential(kernel, compat, NormalizationType(normalization), plan)
         )
+        self._field = None
 
 
 class DenseCRF2D(DenseCRF):
@@ -179,14 +175,14 @@ class DenseCRF2D(DenseCRF):
             compat, kernel, normalization: see `addPairwiseEnergy`.
         """
         sigmas = arguments.deviations("sxy", sxy, 2)
+        factors = compatibility(compat, self._nlabel)
+        of_place: LatticeKernel | SpatialKernel = SpatialKernel(self._height, self._width, *sigmas)
         if normalization == NO_NORMALIZATION:
-            make_filter = partial(lattice_filter, self._features(sigmas))
-        else:
-            make_filter = partial(spatial_filter, self._height, self._width, *sigmas)
+            of_place = LatticeKernel(2, lambda: self._features(sigmas))
         plan = None
-        if _is_default(compat, normalization, sigmas):
-            plan = {"gaussian_sxy": sigmas[0], "gaussian_compat": compat}
-        self._add(make_filter, compat, kernel, normalization, plan)
+        if _in_plans(factors, normalization, sigmas):
+            plan = {"gaussian_sxy": sigmas[0], "gaussian_compat": potts_weight(factors)}
+        self._add(of_place, factors, kernel, normalization, plan)
 
     def addPairwiseBilateral(
         self,
@@ -207,33 +203,31 @@ class DenseCRF2D(DenseCRF):
         """
         place, colour = arguments.deviations("sxy", sxy, 2), arguments.deviations("srgb", srgb, 3)
         image = arguments.array("rgbim", rgbim, np.uint8, (self._height, self._width, 3))
+        factors = compatibility(compat, self._nlabel)
         plan = None
-        if _is_default(compat, normalization, place, colour):
+        if _in_plans(factors, normalization, place, colour):
             plan = {
                 "image": torch.from_numpy(image),
                 "bilateral_sxy": place[0],
                 "bilateral_srgb": colour[0],
-                "bilateral_compat": compat,
+                "bilateral_compat": potts_weight(factors),
             }
-
-        def make_filter() -> Filter:
-            return lattice_filter(self._features(place + colour, image))
-
-        self._add(make_filter, compat, kernel, normalization, plan)
+        of_colour = LatticeKernel(5, lambda: self._features(place + colour, image))
+        self._add(of_colour, factors, kernel, normalization, plan)
 
     def inference(self, niter: int) -> np.ndarray:
         """The marginals (C, N) float32 after `niter` mean-field updates.
 
-        One bilateral kernel, with or without one Gaussian, with numbers for `sxy`, `srgb` and
-        `compat` and the default normalisation, is left to `ops.DenseCrfPlan`, which is kept for
-        the next call.
+        One bilateral kernel, with or without one Gaussian, with numbers for `sxy` and `srgb`,
+        Potts' model and the default normalisation, is left to `ops.DenseCrfPlan`, which is kept
+        for the next call.
         """
         plan = self._find_plan()
         if plan is None:
             return super().inference(niter)
         steps = arguments.whole("niter", niter, 0)
-        unary = self._energies().T.reshape(self._nlabel, self._height, self._width)
-        return plan(unary, iterations=steps).flatten(1).numpy()
+        unary = self._energies().reshape(self._nlabel, self._height, self._width)
+        return plan(torch.from_numpy(unary), iterations=steps).flatten(1).numpy()
 
     def _add(self, *potential: Any) -> None:
         super()._add(*potential)
@@ -260,14 +254,7 @@ class DenseCRF2D(DenseCRF):
         return np.stack([(row / np.float32(sigma)).ravel() for row, sigma in rows])
 
 
-def _softmax(logits: Tensor) -> Tensor:
-    """Over the labels of `logits (N, C)`; torch is slow along a short last dimension."""
-    if logits.shape[1] >= 16:
-        return torch.softmax(logits, 1)
-    return torch.softmax(logits.T.contiguous(), 0).T.contiguous()
-
-
-def _is_default(compat: object, normalization: int, *sigmas: Sequence[float]) -> bool:
+def _in_plans(compat: np.ndarray, normalization: int, *sigmas: Sequence[float]) -> bool:
     """Whether `ops.DenseCrfPlan` has the kernel: Potts, symmetric, the same on all axes."""
     same = all(len(set(group)) == 1 for group in sigmas)
-    return isinstance(compat, Real) and normalization == NORMALIZE_SYMMETRIC and same
+    return potts_weight(compat) is not None and normalization == NORMALIZE_SYMMETRIC and same

@@ -1,18 +1,13 @@
 """Pairwise potentials: a Gaussian kernel, its normalisation and the compatibility of the labels."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 from numbers import Real
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from c2am.compat.pydensecrf import arguments
-from c2am.compat.pydensecrf.filters import Filter
-
-_EPSILON = 1e-20
 
 
 class KernelType(IntEnum):
@@ -35,70 +30,62 @@ class NormalizationType(IntEnum):
     """k_ij / sqrt(s_i s_j)"""
 
 
+@dataclass(frozen=True)
+class LatticeKernel:
+    """exp(-|f_i - f_j|^2 / 2) on the permutohedral lattice."""
+
+    dimension: int
+    features: Callable[[], np.ndarray]
+    """Makes them when they are needed: (dimension, N) float32, in standard deviations."""
+
+
+@dataclass(frozen=True)
+class SpatialKernel:
+    """The same of the positions of an image's pixels, exact."""
+
+    height: int
+    width: int
+    sx: float
+    sy: float
+
+
+@dataclass(frozen=True)
 class PairwisePotential:
-    """The energy that one kernel adds to each label of a pixel.
+    """The energy that one kernel adds to each label of a pixel."""
 
-    Args:
-        make_filter: makes the filter with the kernel, when it is first used.
-        pixels: N.
-        compat: (), (C,) or (C, C), see `compatibility`.
-        normalization: where the kernel is normalised.
-        plan: the arguments of `ops.DenseCrfPlan` that say the same; None where none do.
-    """
-
-    def __init__(
-        self,
-        make_filter: Callable[[], Filter],
-        pixels: int,
-        compat: Tensor,
-        normalization: NormalizationType,
-        plan: Mapping[str, object] | None = None,
-    ) -> None:
-        self._make_filter = make_filter
-        self._pixels = pixels
-        self._compat = compat
-        self._normalization = normalization
-        self.plan = plan
-
-    def energy(self, q: Tensor) -> Tensor:
-        """(N, C): the normalised kernel times the marginals `q (N, C)`, times the compatibility."""
-        before, after = self._norms
-        filtered = self._filter(q * before) * after
-        return filtered @ self._compat if self._compat.ndim == 2 else filtered * self._compat
-
-    @cached_property
-    def _filter(self) -> Filter:
-        return self._make_filter()
-
-    @cached_property
-    def _norms(self) -> tuple[Tensor, Tensor]:
-        """(N, 1) factors of what goes into the filter, and of what comes out."""
-        ones = torch.ones(self._pixels, 1)
-        if self._normalization == NormalizationType.NO_NORMALIZATION:
-            return ones, ones
-        sums = self._filter(ones) + _EPSILON
-        if self._normalization == NormalizationType.NORMALIZE_SYMMETRIC:
-            return sums.rsqrt(), sums.rsqrt()
-        before = self._normalization == NormalizationType.NORMALIZE_BEFORE
-        return (1 / sums, ones) if before else (ones, 1 / sums)
+    kernel: LatticeKernel | SpatialKernel
+    compat: np.ndarray
+    """(C, C) float32, see `compatibility`."""
+    normalization: NormalizationType
+    plan: Mapping[str, object] | None
+    """The arguments of `ops.DenseCrfPlan` that say the same; None where none do."""
 
 
-def compatibility(compat: object, labels: int) -> Tensor:
-    """The factor between filtered marginals and energies, float32.
+def compatibility(compat: object, labels: int) -> np.ndarray:
+    """The matrix (C, C) float32 between filtered marginals and energies.
 
-    A number w is Potts' model: (), -w, so that equal labels lower the energy. A vector (C,) scales
-    each label, a matrix (C, C), made symmetric, mixes them; both are energies as they are.
+    A number w is Potts' model: -w on the diagonal, so that equal labels lower the energy. A vector
+    (C,) is a diagonal and a matrix (C, C) is made symmetric; both are energies as they are.
 
     Raises:
         TypeError, ValueError: none of these, or not finite.
     """
     if isinstance(compat, Real):
-        factor: np.ndarray = np.array(-float(compat), np.float32)
-    else:
-        dimensions = getattr(compat, "ndim", 1)
-        if dimensions not in (1, 2):
-            raise ValueError(f"compat: expected a number, a vector or a matrix, got {compat!r}")
-        factor = arguments.array("compat", compat, np.float32, (labels,) * dimensions)
-        if dimensions == 2:
-            factor = (factor + factor.T) / 2
-    return torch.as_tensor(arguments.finite("compat", factor))
+        factors = np.full(labels, -float(compat), np.float32)
+        return np.diag(arguments.finite("compat", factors))
+    dimensions = getattr(compat, "ndim", 1)
+    if dimensions not in (1, 2):
+        raise ValueError(f"compat: expected a number, a vector or a matrix, got {compat!r}")
+    given = arguments.array("compat", compat, np.float32, (labels,) * dimensions)
+    arguments.finite("compat", given)
+    return np.diag(given) if dimensions == 1 else (given + given.T) / 2
+
+
+def potts_weight(compat: np.ndarray) -> float | None:
+    """The number that stands for the same model as `compat (C, C)`; None where none does.
+
+    What is added to all energies changes no marginal.
+    """
+    own, other = float(compat[0, 0]), float(compat[0, -1]) if len(compat) > 1 else 0.0
+    same = np.array_equal(compat, np.where(np.eye(len(compat), dtype=bool), own, other))
+    return other - own if same else None

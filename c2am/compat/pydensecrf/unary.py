@@ -4,8 +4,10 @@ import numpy as np
 
 from c2am.compat.pydensecrf import arguments
 
-_RULED_OUT = np.float32(1e30)
-"""Energy that stands for infinity: its label's marginal is 0."""
+_INFINITE = np.float32(1e30)
+_RULED_OUT = np.float32(1000)
+"""How far above another label's an energy is at most: enough for a marginal of 0, and not so much
+that the differences of energies, which are what is computed with, lose their digits."""
 
 
 class Unary:
@@ -19,10 +21,11 @@ class ConstUnary(Unary):
     """Energies `u (C, N)` float32; +infinity rules a label out."""
 
     def __init__(self, u: np.ndarray) -> None:
-        energy = arguments.array("u", u, np.float32, ("C", "N"))
-        if np.isnan(energy).any() or np.isneginf(energy).any():
+        energy = arguments.view("u", u, np.float32, ("C", "N"))
+        if not energy.min(initial=0) > -np.inf:  # NaN neither
             raise ValueError("u: has NaN or -infinity, expected energies -log p")
-        super().__init__(np.minimum(energy, _RULED_OUT))
+        finite = np.minimum(energy, _INFINITE)
+        super().__init__(np.minimum(finite, finite.min(0, initial=_INFINITE) + _RULED_OUT))
 
 
 class LogisticUnary(Unary):

@@ -1,4 +1,7 @@
-"""The lattice filter of the compiled core, which has no op of its own, against its reference."""
+"""The kernels of the compiled mean field, which has no op of its own, against their references."""
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,13 +12,46 @@ from c2am import _core
 from c2am.ops.permutohedral import PermutohedralLattice
 
 
+def messages(values: Tensor, threads: int, add: Callable[..., None]) -> Tensor:
+    """Of `values (N, channels)`; `add(field, ...)` adds a kernel, which is not normalised."""
+    points, channels = values.shape
+    field = _core.MeanField(points, channels)
+    compat = -torch.eye(channels)
+    add(field, normalization=0, compat=compat.data_ptr(), threads=threads)
+    planes, out = values.T.contiguous(), torch.full((channels, points), float("nan"))
+    field.messages(planes.data_ptr(), out.data_ptr(), threads=threads)
+    return out.T
+
+
 def filtered(features: Tensor, values: Tensor, threads: int = 1) -> Tensor:
     """`features (N, d)` and `values (N, channels)`, float32."""
-    points, dimension = features.shape
-    lattice = _core.LatticeFilter(features.data_ptr(), points, dimension, threads)
-    out = torch.full_like(values, float("nan"))
-    lattice.filter(values.data_ptr(), out.data_ptr(), values.shape[1], threads)
-    return out
+    rows = features.T.contiguous()
+
+    def add(field: Any, **options: int) -> None:
+        field.add_lattice(rows.data_ptr(), *features.shape, **options)
+
+    return messages(values, threads, add)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 33])
+@pytest.mark.parametrize("sigmas", [(3.0, 1.5), (0.1, 40.0)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (7, 3), (1, 200), (150, 1), (31, 50)], ids=str)
+def test_spatial_kernel(size: tuple[int, int], sigmas: tuple[float, float], channels: int) -> None:
+    height, width = size
+    values = torch.rand(height * width, channels)
+    for threads in (1, 3):
+        result = messages(
+            values, threads, lambda field, **o: field.add_spatial(*size, *sigmas, **o)
+        )
+        grid = values.double().view(height, width, channels)
+        across, down = (_gaussian(n, s) for n, s in zip((width, height), sigmas, strict=True))
+        expected = torch.einsum("yv,xu,vuc->yxc", down, across, grid)
+        assert_close(result.double(), expected.flatten(0, 1), rtol=1e-5, atol=1e-5)
+
+
+def _gaussian(extent: int, sigma: float) -> Tensor:
+    at = torch.arange(extent, dtype=torch.float64) / sigma
+    return torch.exp(-0.5 * (at[:, None] - at) ** 2)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 20, 33])
