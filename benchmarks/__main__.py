@@ -64,10 +64,13 @@ def _bench_stages(options: argparse.Namespace, recipe_options: list[str]) -> Non
             results.write_rows(options.output, rows)
 
     rows = measure.measure(plan, console.log, keep)
+    written = [{key: str(each) for key, each in asdict(row).items()} for row in rows]
     lines = Table(*stages_table.COLUMNS, title="stages", title_justify="left")
-    for row in rows:
-        lines.add_row(*stages_table.cells({key: str(each) for key, each in asdict(row).items()}))
+    for row in written:
+        lines.add_row(*stages_table.cells(row))
     console.print(lines)
+    for said in (*stages_table.shares(written), *stages_table.estimate(written)):
+        console.print(said, markup=False)
 
 
 def _summary(op: str, rows: list[Row]) -> Table:
@@ -115,11 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     stages.add_argument(
         "--provider", action="append", choices=PROVIDERS, help="only this, where it is; repeatable"
     )
-    stages.add_argument(
-        "--windows", type=int, default=4, help="steps, batches or images of a process (%(default)s)"
-    )
+    stages.add_argument("--windows", type=int, default=4, help="windows of a process (%(default)s)")
     stages.add_argument("--rounds", type=int, default=2, help="processes of each (%(default)s)")
-    stages.add_argument("--images", type=int, default=96, help="JPEGs to draw (%(default)s)")
+    stages.add_argument(
+        "--images", type=int, default=96, help="JPEGs to draw, at least (%(default)s)"
+    )
     stages.add_argument("--threads", type=int, help="of a process; default: one for each core")
     stages.add_argument(
         "--ranks",

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -16,7 +17,9 @@ from benchmarks import compare, gather, memory, results, runner, sample, table
 from benchmarks.__main__ import main
 from benchmarks.ops import compiled, op_names
 from benchmarks.runner import Case, Entry, Work
+from benchmarks.stages import TRAINED
 from c2am import ops
+from c2am.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -259,11 +262,14 @@ def test_gathered_pairs_are_those_of_the_ops():
 
 @pytest.fixture
 def stand_ins(tmp_path, monkeypatch):
-    """In the place of Python, whose tests fail, and of tools; the file of their arguments."""
+    """In the place of Python, whose tests fail, and of tools; the file of their arguments.
+
+    There is no DALI, or whatever `MISSING` says.
+    """
     calls = tmp_path / "calls"
     for name in ("python", "nvidia-smi", "compute-sanitizer"):
         script = tmp_path / name
-        failing = 'case "$*" in *"-m pytest"* | *dali*) exit 1; esac'
+        failing = 'case "$*" in *"-m pytest"* | *${MISSING-dali}*) exit 1; esac'
         script.write_text(f'#!/bin/sh\necho "{name} $*" >> {calls}\n{failing}\n')
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
@@ -295,3 +301,19 @@ def test_gpu_script_does_the_rest_after_a_failure(tmp_path, stand_ins, part, tes
     assert any("benchmarks stages" in line for line in lines) == ("stages" in part)
     seconds = (tmp_path / "folder" / "seconds.txt").read_text().splitlines()
     assert len(seconds) > len(timed)
+
+
+def test_gpu_script_makes_every_figure_of_the_stages(tmp_path, stand_ins, monkeypatch):
+    """All stages, class maps at six scales, and each mode of the compiler for each training."""
+    monkeypatch.setenv("MISSING", "nothing")
+    command = ["bash", "benchmarks/gpu.sh", str(tmp_path / "folder")]
+    subprocess.run(command, cwd=ROOT, capture_output=True)
+    lines = [line for line in stand_ins.read_text().splitlines() if "benchmarks stages" in line]
+    assert sum("--stage " not in line for line in lines) == 1
+    (six,) = (line for line in lines if "--stage cam" in line)
+    assert six.split("--cam.scales [")[1].split("]")[0].count(",") == 5
+    modes = get_args(get_type_hints(TrainConfig)["compile_mode"])
+    expected = {f"--{stage}.compile_mode {mode}" for stage in TRAINED for mode in modes}
+    found = {line.split("network ")[1].split(" --output")[0] for line in lines if "network" in line}
+    assert found == expected
+    assert (tmp_path / "folder" / "stages.md").exists()

@@ -1,5 +1,7 @@
 """The benchmark of the stages: clocks, peers, estimate, table, and one stage in its processes."""
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from benchmarks import results, table
 from benchmarks.__main__ import main
-from benchmarks.stages import data, estimate, measure, peers, recorder
+from benchmarks.stages import child, data, estimate, measure, peers, recorder
 from benchmarks.stages import table as stages_table
 from c2am.config import ClassifierConfig
 from c2am.data.folder import FolderDataset
@@ -36,6 +38,44 @@ def test_rates_leave_the_first_windows_out(monkeypatch):
     assert recorded.startup() == pytest.approx(9 - 4 / 4.0)
     with pytest.raises(recorder.EnoughError):
         recorded.log(6, {})
+
+
+def test_images_are_counted_by_the_window(monkeypatch):
+    clock = iter([0.0, 1.0, 2.0, 3.0, 4.0, 6.0])
+    monkeypatch.setattr(recorder.time, "perf_counter", lambda: next(clock))
+    recorded = recorder.Recorder(0, marks=2, window=4)
+    for images in (3, 1, 2, 5, 4, 4, 8, 3):
+        recorded.add(images)
+    assert recorded.rates() == [4.0, 4.0]
+    with pytest.raises(recorder.EnoughError):
+        recorded.add(1)
+
+
+def test_every_rank_has_images_for_its_windows():
+    """Jobs of two cores, or of one of two ranks: as many images as four or three jobs, twice."""
+    config = SimpleNamespace(cam=SimpleNamespace(batch_size=5))
+    plan = SimpleNamespace(stages=("irn", "irn_labels"), marks=4, ranks=2, threads=2)
+    assert measure.images_needed(plan, config) == 8 * max(2 * 4, 2 * 2 * 3)
+    plan.ranks, plan.stages = 1, ("pseudo_masks",)
+    assert measure.images_needed(plan, config) == 8 * 2 * 4 * 5
+    plan.stages = ("classifier",)
+    assert measure.images_needed(plan, config) == 0
+
+
+def test_rates_of_ranks_add_up(monkeypatch):
+    assert child.of_all_ranks([1.0, 2.0], 3, CPU) == [1.0, 2.0]
+    other = torch.tensor([10.0, math.nan, math.nan], dtype=torch.float64)
+    monkeypatch.setattr(child.distributed, "all_reduce_sum", lambda own: own + other)
+    assert child.of_all_ranks([1.0, 2.0], 3, CPU) == [11.0]
+
+
+def test_compile_time_is_that_of_the_backward_too():
+    squared = torch.compile(lambda x: (x * x).sin(), backend="aot_eager")
+    before = child.compile_seconds()
+    out = squared(torch.ones(3, requires_grad=True))
+    forward = child.compile_seconds()
+    out.sum().backward()
+    assert before < forward < child.compile_seconds()
 
 
 def test_dataset_has_vocs_sizes_and_every_class(tmp_path):
@@ -121,6 +161,15 @@ def test_table_says_what_the_rows_say(tmp_path):
     cells = "8 (7 to 9) | 2.5 (2.0 to 3.0) | eager 1x2 | 1.5 | 0.5 | 100.0 | 400 | 50%"
     assert f"| classifier (resnet50) | whole | 1 x 2 | {cells} |" in text
     assert "**Estimate**, not a measurement" in text
+    assert "loading is" not in text
+
+
+def test_table_compares_the_parts_of_a_stage():
+    speeds = {"whole": 9.0, "loading": 40.0, "network": 10.0}
+    rows = [row(provider=name, p50_images_s=speed) for name, speed in speeds.items()]
+    rows += [row(ranks=2, threads=1, p50_images_s=1.0)]
+    (said,) = stages_table.shares([{k: str(v) for k, v in asdict(r).items()} for r in rows])
+    assert "loading is 4 times as fast as the network alone, the whole reaches 90% of it" in said
 
 
 def test_docs_have_the_table_of_the_recorded_stages():

@@ -14,9 +14,10 @@ from typing import Any
 
 from benchmarks.results import machine, percentiles
 from benchmarks.runner import best_device
-from benchmarks.stages import TRAINED, data
+from benchmarks.stages import PER_IMAGE, TRAINED, data
 from benchmarks.stages.child import METHOD
 from benchmarks.stages.providers import providers
+from benchmarks.stages.recorder import WARM, images_of_window
 from c2am.config import PipelineConfig
 from c2am.parsing import dump_config, load_config
 
@@ -69,9 +70,10 @@ class Plan:
     options: tuple[str, ...]
     """Options of the recipe, as on the command line of `c2am.train`."""
     marks: int
-    """Windows of a process: steps, batches or images."""
+    """Windows of a process."""
     rounds: int
     images: int
+    """JPEGs to draw, at least; per-image stages may need more for their windows."""
     threads: int
     ranks: int
     """Beside one process, so many of one thread each, and one of one thread; 1 leaves both out."""
@@ -86,11 +88,12 @@ def measure(
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="c2am-stages-") as folder:
         root = Path(folder)
-        size = data.write_dataset(root / "images", plan.images)
         config = _config(plan, root)
+        count = max(plan.images, images_needed(plan, config))
+        size = data.write_dataset(root / "images", count)
         recipe = root / "recipe.yaml"
         recipe.write_text(dump_config(config), encoding="utf-8")
-        say(f"{plan.images} JPEGs of 500 x 375, {size / 1e3:.0f} kB each; stages before: one step")
+        say(f"{count} JPEGs of 500 x 375, {size / 1e3:.0f} kB each; stages before: one step")
         _prepare(plan, root)
         for stage in plan.stages:
             ways = _ways(stage, plan, config)
@@ -124,6 +127,17 @@ def _config(plan: Plan, root: Path) -> PipelineConfig:
     return load_config(
         plan.recipe, [*weights, *folder, *lists, *rest, *logs, *heads, *plan.options]
     )
+
+
+def images_needed(plan: Plan, config: PipelineConfig) -> int:
+    """So many that no rank is through with its share before it has all of its windows."""
+    windows = (
+        ranks * images_of_window(stage, config, best_device(), threads)
+        for stage in plan.stages
+        for ranks, threads in ((1, plan.threads), (plan.ranks, 1))
+        if stage in PER_IMAGE
+    )
+    return (plan.marks + WARM + 1) * max(windows, default=0)
 
 
 def _prepare(plan: Plan, root: Path) -> None:

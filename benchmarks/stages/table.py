@@ -44,7 +44,7 @@ def cells(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    """For each device the table, and the estimate for VOC if all stages were measured."""
+    """For each device the table, what it says of each stage, and of VOC if all were measured."""
     if not rows:
         return "Nothing is recorded yet.\n"
     parts: list[str] = []
@@ -54,11 +54,29 @@ def markdown(rows: list[dict[str, str]]) -> str:
         parts += [f"### {device}\n", f"{'; '.join(origins)}\n"]
         table = [COLUMNS, ("---",) * len(COLUMNS), *map(cells, lines)]
         parts += ["\n".join(f"| {' | '.join(line)} |" for line in table) + "\n"]
-        parts += _estimate(lines)
+        parts += [*shares(lines), *estimate(lines)]
     return "\n".join(parts)
 
 
-def _estimate(rows: list[dict[str, str]]) -> Iterator[str]:
+def shares(rows: list[dict[str, str]]) -> Iterator[str]:
+    """Of each stage: how its loading and the whole of it compare with its network alone."""
+    for stage, group in groupby(rows, key=lambda row: row["benchmark"]):
+        lines = list(group)
+        threads = lines[0]["threads"]
+        rate = {
+            row["provider"]: float(row["p50_images_s"])
+            for row in lines
+            if (row["ranks"], row["threads"]) == ("1", threads)
+        }
+        if {"whole", "loading", "network"} <= rate.keys():
+            yield (
+                f"{stage}: loading is {rate['loading'] / rate['network']:.3g} times as fast as the "
+                f"network alone, the whole reaches {rate['whole'] / rate['network']:.0%} of it.\n"
+            )
+
+
+def estimate(rows: list[dict[str, str]]) -> Iterator[str]:
+    """What the whole of VOC would take, if all stages were measured."""
     rates = {
         row["benchmark"]: float(row["p50_images_s"])
         for row in reversed(rows)

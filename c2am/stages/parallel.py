@@ -28,6 +28,11 @@ def worker_count() -> int:
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
+def job_count(cores: int) -> int:
+    """Jobs that run side by side on so many cores."""
+    return cores + _WAITING
+
+
 class Workers:
     """A pool of threads, a few more than cores, with a bounded queue.
 
@@ -38,7 +43,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self.count = worker_count() + _WAITING
+        self.count = job_count(worker_count())
         self._pool = ThreadPoolExecutor(
             self.count, initializer=torch.set_num_threads, initargs=(1,)
         )
