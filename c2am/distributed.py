@@ -170,6 +170,15 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def sum_on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """`all_reduce_sum` of `tensor`, on the CPU.
+
+    NCCL only queues a sum: it is the reading that waits for the other ranks.
+    """
+    with waiting("a sum over the ranks"):
+        return all_reduce_sum(tensor).cpu()
+
+
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """`tensor (...)` of every rank as `(R, ...)`, on each of them; as for `all_reduce_sum`."""
     if world_size() == 1:
@@ -188,7 +197,7 @@ def from_main(value: int, device: torch.device) -> int:
 def list_from_main(values: Sequence[int], device: torch.device) -> list[int]:
     """As `from_main`, of several values; every rank hands over as many."""
     own = torch.tensor(values, dtype=torch.int64, device=device)
-    return all_reduce_sum(own if is_main() else torch.zeros_like(own)).tolist()
+    return sum_on_host(own if is_main() else torch.zeros_like(own)).tolist()
 
 
 def global_mean(total: torch.Tensor, count: torch.Tensor | float) -> torch.Tensor:

@@ -167,7 +167,7 @@ def sweep_thresholds(start: float, stop: float, step: float) -> list[float]:
 
 def reduce_confusion(confusion: Tensor) -> Tensor:
     """The sum of a matrix over all ranks, on the CPU."""
-    return distributed.all_reduce_sum(confusion).cpu()
+    return distributed.sum_on_host(confusion)
 
 
 def _top_class(maps: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:

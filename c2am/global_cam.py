@@ -48,8 +48,8 @@ class GlobalCamAccumulator:
 
     def all_reduce(self) -> None:
         """Add the maps of all ranks, on each of them; with one process, nothing."""
-        self.total = distributed.all_reduce_sum(self.total)
-        self.count = distributed.all_reduce_sum(self.count)
+        self.total.copy_(distributed.sum_on_host(self.total))
+        self.count.copy_(distributed.sum_on_host(self.count))
 
     def global_cam(self) -> Tensor:
         """(Z, S, S) float32 in 0..1: the mean map of each class, zero for a class without maps."""

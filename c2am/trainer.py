@@ -175,17 +175,18 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         with record_function("load"):
             parts = [next(self.batches) for _ in range(self.config.accumulate)]
-        for part, batch in enumerate(parts):
-            synchronized = _no_sync(self.step_module, part < len(parts) - 1)
-            with synchronized, distributed.waiting(f"step {step + 1}"):
-                terms: Terms = self.step_module(batch, done)
-                loss = torch.stack(list(terms.values())).sum() / len(parts)
-                loss.backward()
-            self.losses.add(step + 1, batch.ids, terms)
-        self.optimizer.step()
-        with torch.no_grad():
-            for batch in parts:
-                self.task.after_step(batch, done)
+        # All of it: where a GPU waits for other ranks, the host does wherever its queue is full.
+        with distributed.waiting(f"step {step + 1}"):
+            for part, batch in enumerate(parts):
+                with _no_sync(self.step_module, part < len(parts) - 1):
+                    terms: Terms = self.step_module(batch, done)
+                    loss = torch.stack(list(terms.values())).sum() / len(parts)
+                    loss.backward()
+                self.losses.add(step + 1, batch.ids, terms)
+            self.optimizer.step()
+            with torch.no_grad():
+                for batch in parts:
+                    self.task.after_step(batch, done)
 
     def _set_lr(self, step: int) -> None:
         held = step - step % self.config.poly_interval

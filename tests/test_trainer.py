@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,33 @@ def test_learns_and_reports(tmp_path):
     assert lines[-1]["lr"] == pytest.approx(0.1 * (1 / 60) ** 0.9)
     assert metrics["steps"] == 60
     assert metrics["images_per_second"] > 0
+
+
+def test_a_step_is_watched_to_its_end(tmp_path, monkeypatch):
+    """Loading is not: that is what others wait for."""
+    places, inside = [], []
+
+    @contextmanager
+    def waiting(place):
+        places.append(place)
+        yield
+        places.pop()
+
+    class Notes(TinyLoader):
+        def batches(self, start):
+            for batch in super().batches(start):
+                inside.append(("load", list(places)))
+                yield batch
+
+    class Task(TinyTask):
+        def after_step(self, batch, progress):
+            inside.append(("end", list(places)))
+
+    monkeypatch.setattr(distributed, "waiting", waiting)
+    config = tiny_config(steps=2)
+    tiny_train(tmp_path, config, Notes(config), Task())
+    expected = [[("load", []), ("end", [f"step {step}"])] for step in (1, 2)]
+    assert inside == expected[0] + expected[1]
 
 
 def test_epochs_become_steps(tmp_path):

@@ -89,7 +89,6 @@ def average_precision(context: StageContext, net: Classifier) -> dict:
 def _logits(context: StageContext, net: Classifier, ids: list[str]) -> Tensor:
     """(N, Z) float32 on the CPU, gathered from all ranks."""
     row = {image_id: index for index, image_id in enumerate(ids)}
-    logits = torch.zeros(len(ids), len(context.dataset.classes), device=context.device)
     config, batch_size = context.config, context.config.cam.batch_size
     batches = inference_batches(
         context,
@@ -99,8 +98,12 @@ def _logits(context: StageContext, net: Classifier, ids: list[str]) -> Tensor:
         batch_size=batch_size,
     )
     net.eval()
+    rows, outputs = [], []  # read when all is queued, so that nobody waits for a GPU in between
     for batch in batches:
         with precision.autocast(context.device, config.classifier.precision):
-            output = net(batch.views[0][:, 0])
-        logits[[row[image_id] for image_id in batch.ids]] = output.logits.float()
-    return distributed.all_reduce_sum(logits).cpu()
+            outputs.append(net(batch.views[0][:, 0]).logits.float())
+        rows += [row[image_id] for image_id in batch.ids]
+    logits = torch.zeros(len(ids), len(context.dataset.classes), device=context.device)
+    if rows:
+        logits[rows] = torch.cat(outputs)
+    return distributed.sum_on_host(logits)

@@ -133,7 +133,7 @@ def mean_displacement(context: StageContext, net: Irn) -> Tensor:
             # Not the compiled network: images of many sizes would be many graphs.
             _, displacement = net.forward(batch.views[0][:, 0])
         total += displacement.float().mean((2, 3)).sum(0)
-    return distributed.all_reduce_sum(total) / len(ids)
+    return distributed.sum_on_host(total) / len(ids)
 
 
 def trained_irn(context: StageContext) -> Irn:

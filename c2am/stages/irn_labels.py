@@ -43,7 +43,7 @@ def run(context: StageContext) -> dict:
     total = torch.zeros(3, dtype=torch.int64)
     for part in map_images(counts, own(context.dataset, ids, made), context.name):
         total += part
-    total = distributed.all_reduce_sum(total.to(context.device))
+    total = distributed.sum_on_host(total.to(context.device))
     shares = (total / total.sum()).tolist()
     return dict(zip(("background", "foreground", "unsure"), shares, strict=True))
 
