@@ -307,13 +307,21 @@ def _label_table(dataset: Dataset, ids: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack(rows).astype(bool))
 
 
+MOST_PIXELS = 16_000_000
+"""Of the images of a batch: 85 of VOC; a single image may have more."""
+
+
 def buckets(dataset: Dataset, ids: Sequence[str], batch_size: int) -> list[list[str]]:
-    """The batches of `InferenceLoader`: images of one size, in the order of the list."""
+    """The batches of `InferenceLoader`: images of one size, in the order of the list.
+
+    Large images come in smaller batches, of up to `MOST_PIXELS`, and so fit into memory.
+    """
     by_size: dict[tuple[int, int], list[str]] = {}
     for image_id in ids:
         by_size.setdefault(dataset.size(image_id), []).append(image_id)
     return [
-        same[first : first + batch_size]
-        for same in by_size.values()
-        for first in range(0, len(same), batch_size)
+        same[first : first + count]
+        for (height, width), same in by_size.items()
+        for count in [max(1, min(batch_size, MOST_PIXELS // (height * width)))]
+        for first in range(0, len(same), count)
     ]

@@ -245,6 +245,14 @@ def test_batches_hold_images_of_one_size_and_all_images_once(bucketed):
         assert torch.equal(batch.present, torch.from_numpy(expected))
 
 
+def test_large_images_come_in_smaller_batches(bucketed, monkeypatch):
+    monkeypatch.setattr("c2am.data.loader.MOST_PIXELS", 4 * 21 * 33)
+    loader = inference_loader(bucketed, bucketed.ids(""), batch_size=9)
+    assert [len(batch.ids) for batch in loader] == [4, 1, 2]
+    monkeypatch.setattr("c2am.data.loader.MOST_PIXELS", 1)
+    assert len(inference_loader(bucketed, bucketed.ids(""), batch_size=9)) == len(SIZES)
+
+
 def test_the_second_view_is_the_mirror_of_the_first(bucketed):
     for batch in inference_loader(bucketed, bucketed.ids(""), normalization=IMAGENET):
         for views in batch.views:
