@@ -56,21 +56,29 @@ class DenseCrfKernels:
 class DenseCrfCuda:
     """`DenseCrf` on device memory, for images of one size together. Only if `has_cuda`.
 
-    Call `sort`, `build`, and then `infer` any number of times; each queues its work on `stream`.
-    All blocks are the caller's. Throws ValueError for more images than `most_images`.
+    Call `find`, `build`, and then `infer` any number of times; each queues its work on `stream`.
+    All blocks are the caller's. `hashed` finds the lattice's vertices with a hash table, not by
+    sorting. Throws ValueError for more images than `most_images`.
     """
 
     @staticmethod
     def most_images(height: int, width: int, kernels: DenseCrfKernels) -> int: ...
     def __init__(
-        self, images: int, height: int, width: int, kernels: DenseCrfKernels, *, device: int
+        self,
+        images: int,
+        height: int,
+        width: int,
+        kernels: DenseCrfKernels,
+        *,
+        device: int,
+        hashed: bool,
     ) -> None: ...
     def points_bytes(self) -> int: ...
     def vertices_bytes(self, vertices: int) -> int: ...
-    def sort_bytes(self) -> int: ...
+    def find_bytes(self) -> int: ...
     def build_bytes(self, vertices: int) -> int: ...
     def infer_bytes(self, classes: int, half: bool) -> int: ...
-    def sort(self, image: int, *, points: int, scratch: int, vertices: int, stream: int) -> None:
+    def find(self, image: int, *, points: int, scratch: int, vertices: int, stream: int) -> None:
         """Find the vertices of `image` (B, H, W, 3), and write their number to `vertices` int32.
 
         The block `points` is to stay, `scratch` until `build` is queued.

@@ -1,7 +1,9 @@
 """The labels of IRN (3), the test of DeepLabV2 (21), and how the cost of a pixel grows with size.
 
 375 x 500 pixels with 10 iterations; 188 x 250 and 1080 x 1920 with 5. The peer is pydensecrf2.
-On a GPU `native cpu` is the compiled core on CPU tensors, and there are batches of 64 images.
+On a GPU `native cpu` is the compiled core on CPU tensors, and there are batches of 64 images;
+`native sorted` and `native hashed` find the lattice's vertices by sorting or with a hash table
+(`native` is one of them), and `sorted lattice` and `hashed lattice` only build it.
 `compat` is `c2am.compat.pydensecrf` with a script that has features of its own and a matrix.
 """
 
@@ -21,6 +23,8 @@ from benchmarks.images import drawn, photograph
 from benchmarks.ops import providers
 from benchmarks.runner import Case, Work, best_device
 from c2am.ops import dense_crf, unary_from_labels
+from c2am.ops.dense_crf_cuda import CudaCrf
+from c2am.ops.dense_crf_reference import Kernels
 from c2am.ops.permutohedral import PermutohedralLattice
 
 _IRN: dict[str, Any] = {
@@ -69,6 +73,7 @@ def cases(image: Path | None = None) -> Iterator[Case]:
             del ours["reference"]
         if problem.image.is_cuda:
             ours |= _on_cpu(problem)
+            ours |= _both_ways(problem.image[None], problem.unary[None], problem)
         yield Case(
             f"{height}x{width}x{labels} i{iterations} {kind}",
             ours,
@@ -102,7 +107,29 @@ def _batch(images: int, problem: _Problem, kind: str) -> Case:
     )
     labels, height, width = problem.unary.shape
     name = f"{images} of {height}x{width}x{labels} i{problem.iterations} {kind}"
-    return Case(name, {"native": call})
+    return Case(name, {"native": call} | _both_ways(image, unary, problem))
+
+
+def _both_ways(image: Tensor, unary: Tensor, problem: _Problem) -> dict[str, Any]:
+    """CRFs of `image (B,H,W,3)` with the lattice built in either way, and the lattices alone."""
+    kernels = Kernels(**problem.kernels)
+    most = CudaCrf.at_once(image, kernels)
+
+    def call(hashed: bool, iterations: int | None) -> Tensor:
+        result = torch.empty_like(unary)
+        for images, unaries, to in zip(
+            *(t.split(most) for t in (image, unary, result)), strict=True
+        ):
+            crf = CudaCrf(images, kernels, "lattice", "single", hashed=hashed)
+            if iterations is not None:
+                crf(unaries, iterations, to)
+        return result
+
+    calls: dict[str, Any] = {}
+    for way, hashed in (("sorted", False), ("hashed", True)):
+        calls[f"native {way}"] = partial(call, hashed, problem.iterations)
+        calls[f"{way} lattice"] = partial(call, hashed, None)
+    return calls
 
 
 def _problem(

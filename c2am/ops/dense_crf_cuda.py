@@ -17,12 +17,17 @@ _MOST_POINTS = (2**31 - 1) // 6
 _MOST_PIXELS = 2**22
 """Of the images of one call: more fill a GPU no better, and take memory (about 1 kB a pixel)."""
 
+_HASHED = False
+"""Whether vertices are found with a hash table or by sorting: until a GPU has timed both."""
+
 
 class CudaCrf:
     """The CRF of `images (B, H, W, 3)` uint8 on their GPU.
 
-    All memory is torch's. Building waits for the GPU once, to learn the number of vertices. Threads
-    and streams may share a CRF: each inference has memory of its own, and waits for the building.
+    `hashed` says how the lattice's vertices are found: see hashing.h and sorting.h of
+    csrc/dense_crf/device. All memory is torch's. Building waits for the GPU once, to learn the
+    number of vertices. Threads and streams may share a CRF: each inference has memory of its own,
+    and waits for the building.
 
     Raises:
         ValueError: the image is too large, or a standard deviation of the bilateral kernel too
@@ -30,7 +35,15 @@ class CudaCrf:
         RuntimeError: an error of CUDA.
     """
 
-    def __init__(self, images: Tensor, kernels: Kernels, method: str, precision: str) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        kernels: Kernels,
+        method: str,
+        precision: str,
+        *,
+        hashed: bool = _HASHED,
+    ) -> None:
         from c2am import _core
 
         assert method == "lattice"
@@ -40,17 +53,19 @@ class CudaCrf:
         batch, height, width, _ = pixels.shape
         _check_size(height, width, kernels)
         index = self._device.index
-        self._crf = _core.DenseCrfCuda(batch, height, width, _compiled(kernels), device=index)
+        self._crf = _core.DenseCrfCuda(
+            batch, height, width, _compiled(kernels), device=index, hashed=hashed
+        )
         with torch.cuda.device(self._device):
             stream = torch.cuda.current_stream()
             queue = stream.cuda_stream
             self._points = self._block(self._crf.points_bytes())
-            sorting = self._block(self._crf.sort_bytes())
+            finding = self._block(self._crf.find_bytes())
             count = torch.empty(1, dtype=torch.int32, device=self._device)
-            self._crf.sort(
+            self._crf.find(
                 pixels.data_ptr(),
                 points=self._points.data_ptr(),
-                scratch=sorting.data_ptr(),
+                scratch=finding.data_ptr(),
                 vertices=count.data_ptr(),
                 stream=queue,
             )

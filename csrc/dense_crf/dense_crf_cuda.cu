@@ -16,25 +16,27 @@ class CrfQueue : public CudaQueue {
 
   CrfQueue(int device, void* stream) : CudaQueue("dense_crf", device, stream) {}
 
-  void sort(device::Sorting& s, int64_t count, int bits, char* scratch) {
-    cub::DoubleBuffer<uint64_t> keys(s.keys, s.other_keys);
-    cub::DoubleBuffer<int32_t> corners(s.corners, s.other_corners);
+  template <typename Key>
+  void sort(device::CornersBy<Key>& by, int64_t count, int bits, char* scratch) {
+    cub::DoubleBuffer<Key> keys(by.keys, by.other_keys);
+    cub::DoubleBuffer<int32_t> corners(by.corners, by.other_corners);
     size_t bytes = sort(nullptr, 0, keys, corners, count, bits);
     sort(scratch, bytes, keys, corners, count, bits);
-    s.keys = keys.Current(), s.other_keys = keys.Alternate();
-    s.corners = corners.Current(), s.other_corners = corners.Alternate();
+    by = {keys.Current(), keys.Alternate(), corners.Current(), corners.Alternate()};
   }
 
-  void sum(int32_t* values, int64_t count, char* scratch) {
+  void sum(uint32_t* values, int64_t count, char* scratch) {
     sum(scratch, sum(nullptr, 0, values, count), values, count);
   }
 
   // CUB only looks at the sizes.
-  int64_t scratch_bytes(const device::Sorting& s, int64_t count, int bits) {
-    cub::DoubleBuffer<uint64_t> keys(s.keys, s.other_keys);
-    cub::DoubleBuffer<int32_t> corners(s.corners, s.other_corners);
+  template <typename Key>
+  int64_t scratch_bytes(const device::CornersBy<Key>& by, uint32_t* values, int64_t count,
+                        int bits) {
+    cub::DoubleBuffer<Key> keys(by.keys, by.other_keys);
+    cub::DoubleBuffer<int32_t> corners(by.corners, by.other_corners);
     const size_t of_sort = sort(nullptr, 0, keys, corners, count, bits);
-    return static_cast<int64_t>(std::max(of_sort, sum(nullptr, 0, s.number, count)));
+    return static_cast<int64_t>(std::max(of_sort, sum(nullptr, 0, values, count)));
   }
 
   // As few lanes as take all vectors, one each; more than 32 take two.
@@ -54,13 +56,14 @@ class CrfQueue : public CudaQueue {
   using Constant = std::integral_constant<int, N>;
 
   // Without scratch these two return the bytes of it that they need. Counts are below 2^31.
-  size_t sort(char* scratch, size_t bytes, cub::DoubleBuffer<uint64_t>& keys,
+  template <typename Key>
+  size_t sort(char* scratch, size_t bytes, cub::DoubleBuffer<Key>& keys,
               cub::DoubleBuffer<int32_t>& corners, int64_t count, int bits) {
     check(cub::DeviceRadixSort::SortPairs(scratch, bytes, keys, corners, static_cast<int>(count), 0,
                                           bits, stream()));
     return bytes;
   }
-  size_t sum(char* scratch, size_t bytes, int32_t* values, int64_t count) {
+  size_t sum(char* scratch, size_t bytes, uint32_t* values, int64_t count) {
     check(cub::DeviceScan::InclusiveSum(scratch, bytes, values, static_cast<int>(count), stream()));
     return bytes;
   }
@@ -72,19 +75,19 @@ int64_t DenseCrfCuda::most_images(int64_t height, int64_t width, const DenseCrfK
   return device::Crf::most_images(height, width, kernels);
 }
 
-int64_t DenseCrfCuda::sort_bytes() const {
+int64_t DenseCrfCuda::find_bytes() const {
   CrfQueue queue(device_, nullptr);
-  return crf_.sort_bytes(queue);
+  return crf_.find_bytes(queue);
 }
 
 int64_t DenseCrfCuda::infer_bytes(int64_t classes, bool half) const {
   return half ? crf_.infer_bytes<__half>(classes) : crf_.infer_bytes<float>(classes);
 }
 
-void DenseCrfCuda::sort(const uint8_t* image, void* points, void* scratch, int32_t* vertices,
+void DenseCrfCuda::find(const uint8_t* image, void* points, void* scratch, int32_t* vertices,
                         void* stream) {
   CrfQueue queue(device_, stream);
-  crf_.sort(queue, image, points, scratch, vertices);
+  crf_.find(queue, image, points, scratch, vertices);
 }
 
 void DenseCrfCuda::build(int64_t vertices, void* block, void* scratch, void* stream) {

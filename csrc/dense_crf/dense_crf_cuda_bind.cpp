@@ -17,19 +17,19 @@ void bind_dense_crf_cuda(py::module_& m) {
            "bilateral_sxy"_a, "bilateral_srgb"_a, "bilateral_compat"_a);
   py::class_<DenseCrfCuda>(m, "DenseCrfCuda")
       .def_static("most_images", &DenseCrfCuda::most_images, "height"_a, "width"_a, "kernels"_a)
-      .def(py::init<int64_t, int64_t, int64_t, const DenseCrfKernels&, int>(), "images"_a,
-           "height"_a, "width"_a, "kernels"_a, py::kw_only(), "device"_a)
+      .def(py::init<int64_t, int64_t, int64_t, const DenseCrfKernels&, int, bool>(), "images"_a,
+           "height"_a, "width"_a, "kernels"_a, py::kw_only(), "device"_a, "hashed"_a)
       .def("points_bytes", &DenseCrfCuda::points_bytes)
       .def("vertices_bytes", &DenseCrfCuda::vertices_bytes, "vertices"_a)
-      .def("sort_bytes", &DenseCrfCuda::sort_bytes)
+      .def("find_bytes", &DenseCrfCuda::find_bytes)
       .def("build_bytes", &DenseCrfCuda::build_bytes, "vertices"_a)
       .def("infer_bytes", &DenseCrfCuda::infer_bytes, "classes"_a, "half"_a)
       .def(
-          "sort",
+          "find",
           [](DenseCrfCuda& crf, Address image, Address points, Address scratch, Address vertices,
              Address stream) {
             py::gil_scoped_release release;
-            crf.sort(pointer<const uint8_t>(image), pointer<void>(points), pointer<void>(scratch),
+            crf.find(pointer<const uint8_t>(image), pointer<void>(points), pointer<void>(scratch),
                      pointer<int32_t>(vertices), pointer<void>(stream));
           },
           "image"_a, py::kw_only(), "points"_a, "scratch"_a, "vertices"_a, "stream"_a)

@@ -14,30 +14,48 @@
 namespace {
 
 using c2am::DenseCrfKernels;
+using c2am::device::CornersBy;
 using c2am::device::kAxes;
 using c2am::device::Lattice;
-using c2am::device::Sorting;
+
+// How a lattice is built. Threads that write to a hash table are tried in two orders.
+struct Way {
+  bool hashed, shuffled;
+};
+constexpr Way kSorted{false, false}, kHashed{true, false}, kShuffled{true, true};
 
 struct CrfQueue : native::HostQueue {
   static constexpr int kTeam = 1;
 
-  void sort(Sorting& s, int64_t count, int bits, char*) {
+  bool shuffled;
+
+  template <typename Body>
+  void each(int64_t n, int lanes, const Body& body) {
+    constexpr int64_t kPrime = 1000003;  // above all n, so that every i comes once
+    HostQueue::each(n, lanes,
+                    [&](int64_t i, int lane) { body(shuffled ? i * kPrime % n : i, lane); });
+  }
+  template <typename Key>
+  void sort(CornersBy<Key>& by, int64_t count, int bits, char*) {
     std::vector<int32_t> order(count);
     std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(),
-                     [&](int32_t a, int32_t b) { return s.keys[a] < s.keys[b]; });
+                     [&](int32_t a, int32_t b) { return by.keys[a] < by.keys[b]; });
     for (int64_t i = 0; i < count; ++i) {
-      s.other_keys[i] = s.keys[order[i]];
-      s.other_corners[i] = s.corners[order[i]];
-      native::check(s.keys[i] >> bits == 0, "keys have the bits that are sorted");
+      by.other_keys[i] = by.keys[order[i]];
+      by.other_corners[i] = by.corners[order[i]];
+      native::check(by.keys[i] >> bits == 0, "keys have the bits that are sorted");
     }
-    std::swap(s.keys, s.other_keys);
-    std::swap(s.corners, s.other_corners);
+    std::swap(by.keys, by.other_keys);
+    std::swap(by.corners, by.other_corners);
   }
-  void sum(int32_t* values, int64_t count, char*) {
+  void sum(uint32_t* values, int64_t count, char*) {
     std::partial_sum(values, values + count, values);
   }
-  int64_t scratch_bytes(const Sorting&, int64_t, int) const { return 0; }
+  template <typename Key>
+  int64_t scratch_bytes(const CornersBy<Key>&, const uint32_t*, int64_t, int) const {
+    return 0;
+  }
   template <int V, typename F>
   static void with_team(int vectors, const F& f) {
     constexpr int kMost = V == 4 ? 64 : 1;
@@ -48,12 +66,13 @@ struct CrfQueue : native::HostQueue {
 
 struct Built {
   Built(const std::vector<uint8_t>& image, int64_t images, int64_t height, int64_t width,
-        const DenseCrfKernels& kernels)
-      : crf(images, height, width, kernels),
+        const DenseCrfKernels& kernels, Way way)
+      : queue{{}, way.shuffled},
+        crf(images, height, width, kernels, way.hashed),
         points(crf.points_bytes()),
-        sorting(crf.sort_bytes(queue)) {
+        finding(crf.find_bytes(queue)) {
     int32_t count = -1;
-    crf.sort(queue, image.data(), points.data(), sorting.data(), &count);
+    crf.find(queue, image.data(), points.data(), finding.data(), &count);
     vertices = std::make_unique<native::Block>(crf.vertices_bytes(count));
     native::Block scratch(crf.build_bytes(count));
     crf.build(queue, count, vertices->data(), scratch.data());
@@ -61,13 +80,27 @@ struct Built {
 
   CrfQueue queue;
   c2am::device::Crf crf;
-  native::Block points, sorting;
+  native::Block points, finding;
   std::unique_ptr<native::Block> vertices;
 };
 
-void same_lattice(int64_t height, int64_t width, const DenseCrfKernels& kernels) {
-  const std::vector<uint8_t> image = native::bytes(height * width * 3);
-  Built built(image, 1, height, width, kernels);
+// Images (height, width, 3).
+std::vector<uint8_t> ramp(int64_t height, int64_t width) {
+  return native::bytes(height * width * 3);
+}
+std::vector<uint8_t> constant(int64_t height, int64_t width) {
+  return std::vector<uint8_t>(height * width * 3, 77);
+}
+std::vector<uint8_t> noise(int64_t height, int64_t width) {
+  std::mt19937 engine(0);
+  std::vector<uint8_t> image(height * width * 3);
+  for (uint8_t& value : image) value = static_cast<uint8_t>(engine());
+  return image;
+}
+
+void same_lattice(const std::vector<uint8_t>& image, int64_t height, int64_t width,
+                  const DenseCrfKernels& kernels, Way way) {
+  Built built(image, 1, height, width, kernels, way);
   const Lattice& ours = built.crf.lattice();
   const c2am::PermutohedralLattice theirs(
       c2am::image_features(image.data(), height, width, kernels.bilateral_sxy,
@@ -104,12 +137,12 @@ void same_lattice(int64_t height, int64_t width, const DenseCrfKernels& kernels)
 }
 
 void infer(int64_t images, int64_t height, int64_t width, int64_t classes,
-           const DenseCrfKernels& kernels, int seed, bool constant = false) {
+           const DenseCrfKernels& kernels, int seed, Way way,
+           std::vector<uint8_t> (*draw)(int64_t, int64_t) = ramp) {
   const int64_t pixels = height * width, values = classes * pixels;
-  std::vector<uint8_t> image = native::bytes(images * pixels * 3);
-  if (constant) std::fill(image.begin(), image.end(), uint8_t{77});
+  const std::vector<uint8_t> image = draw(images * height, width);
   const std::vector<float> unary = native::uniform(images * values, 0, 3, seed);
-  Built built(image, images, height, width, kernels);
+  Built built(image, images, height, width, kernels, way);
   for (const int64_t iterations : {0, 1, 4}) {
     std::vector<float> ours(images * values, NAN), theirs(values, NAN);
     std::vector<uint8_t> labels(images * pixels, 255), their_labels(pixels, 255);
@@ -144,19 +177,30 @@ NATIVE_TEST(dense_crf_device) {
   for (const auto& [height, width] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 3}, {1, 30}, {30, 1}, {37, 41}}) {
     for (const DenseCrfKernels& kernels : {kLabels, kSegmenter, kFine, kWide}) {
-      same_lattice(height, width, kernels);
-      infer(1, height, width, 3, kernels, 1);
+      for (const auto& image :
+           {ramp(height, width), constant(height, width), noise(height, width)}) {
+        for (const Way way : {kSorted, kHashed, kShuffled}) {
+          same_lattice(image, height, width, kernels, way);
+        }
+      }
+      infer(1, height, width, 3, kernels, 1, kSorted);
     }
   }
+  const Built distinct(noise(9, 11), 1, 9, 11, kFinest, kShuffled);
+  native::check(distinct.crf.lattice().vertices == distinct.crf.lattice().count(),
+                "a table with as many vertices as corners");
   for (const int64_t classes : {1, 2, 3, 4, 5, 6, 9, 21, 128, 255}) {
-    infer(2, 9, 11, classes, kLabels, static_cast<int>(classes));
+    infer(2, 9, 11, classes, kLabels, static_cast<int>(classes), kSorted);
   }
-  infer(3, 23, 31, 21, kSegmenter, 5);
-  infer(2, 23, 31, 3, kLabels, 5, true);  // sums over many tiles
+  for (const Way way : {kSorted, kHashed}) {
+    infer(3, 23, 31, 21, kSegmenter, 5, way);
+    infer(1, 23, 31, 3, kLabels, 5, way, noise);
+    infer(2, 23, 31, 3, kLabels, 5, way, constant);  // sums over many tiles
+  }
   for (const DenseCrfKernels& kernels : {kLabels, kSegmenter, kFinest}) {
     const int64_t images = c2am::device::Crf::most_images(4096, 4096, kernels);
     native::check(images > 0 && images < 22, "4096 x 4096 pixels have keys and numbers");
-    const c2am::device::Crf crf(1, 4096, 4096, kernels);
+    const c2am::device::Crf crf(1, 4096, 4096, kernels, false);
     native::check(crf.points_bytes() > int64_t{4096} * 4096 * 96, "sizes beyond 32 bits");
   }
 }

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from c2am import ops
+from c2am.ops.dense_crf_cuda import CudaCrf
+from c2am.ops.dense_crf_reference import Kernels
 
 pytestmark = pytest.mark.gpu
 
@@ -71,6 +73,27 @@ def test_images_without_structure(kind: str, size: tuple[int, int]) -> None:
     result = ops.dense_crf(image.cuda(), unary.cuda(), iterations=3)
     expected = ops.dense_crf(image, unary, iterations=3, backend="native")
     assert_close(result.cpu(), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["photo", "constant", "noise"])
+@pytest.mark.parametrize("size", [(63, 100), (375, 500), (1, 4096)], ids=str)
+def test_a_hash_table_builds_the_same_lattice(kind: str, size: tuple[int, int]) -> None:
+    image = photo(*size, images=2)
+    if kind == "constant":
+        image[:] = 100
+    elif kind == "noise":
+        image = torch.randint(0, 256, image.shape, dtype=torch.uint8)
+    image, unary = image.cuda(), energies(3, *size, images=2).cuda()
+
+    def infer(hashed: bool) -> Tensor:
+        kernels = Kernels(3.0, 3.0, 50.0, 5.0, 10.0)
+        result = torch.full_like(unary, torch.nan)
+        CudaCrf(image, kernels, "lattice", "single", hashed=hashed)(unary, 3, result)
+        return result
+
+    expected = infer(hashed=False)
+    for _ in range(3):
+        assert infer(hashed=True).equal(expected)
 
 
 @pytest.mark.parametrize("classes", [2, 21])

@@ -2,9 +2,9 @@
 // `CudaQueue` of dense_crf_cuda.cu, or a loop on the host in a test. A queue has
 //   each(n, lanes, body)       body(i, lane) for i below n and lane below `lanes`
 //   clear(block, bytes)        zeros
-//   sort(sorting, count, bits, scratch)   keys and corners by key, stably
+//   sort(corners, count, bits, scratch)   CornersBy by key, stably
 //   sum(values, count, scratch)           values[i] = values[0] + ... + values[i]
-//   scratch_bytes(sorting, count, bits)   of those two
+//   scratch_bytes(corners, values, count, bits)   of those two
 //   kTeam                      threads that add up long sums
 //   with_team<V>(vectors, f)   f(K, Lanes): how a pixel's vectors of V channels are shared
 #pragma once
@@ -14,24 +14,18 @@
 #include <utility>
 
 #include "dense_crf/dense_crf.h"
+#include "dense_crf/device/hashing.h"
+#include "dense_crf/device/sorting.h"
 #include "dense_crf/device/update.h"
 #include "parts.h"
 
 namespace c2am::device {
 
-template <typename T>
-struct Fill {
-  T value;
-  T* to;
-
-  C2AM_HD void operator()(int64_t i, int) const { to[i] = value; }
-};
-
 struct Copy {
-  const int32_t* from;
+  const uint32_t* from;
   int32_t* to;
 
-  C2AM_HD void operator()(int64_t i, int) const { to[i] = from[i]; }
+  C2AM_HD void operator()(int64_t i, int) const { to[i] = static_cast<int32_t>(from[i]); }
 };
 
 // Energies and where the results go; one of these is null.
@@ -66,9 +60,11 @@ struct State {
 // The kernels of several images of one size. Memory is the caller's, on the device.
 class Crf {
  public:
-  // Throws std::invalid_argument if keys do not fit.
-  Crf(int64_t images, int64_t height, int64_t width, const DenseCrfKernels& kernels)
+  // hashed: finds vertices with a hash table, not by sorting. Throws std::invalid_argument if keys
+  // do not fit.
+  Crf(int64_t images, int64_t height, int64_t width, const DenseCrfKernels& kernels, bool hashed)
       : kernels_(kernels),
+        hashed_(hashed),
         images_(images),
         height_(height),
         width_(width),
@@ -91,49 +87,46 @@ class Crf {
     return std::min(by_key, by_index);
   }
 
-  // Bytes of the blocks that `sort`, `build` and `infer` get.
+  // Bytes of the blocks that `find`, `build` and `infer` get.
   int64_t points_bytes() const { return Crf(*this).take_points(nullptr); }
   int64_t vertices_bytes(int64_t vertices) const {
     return Crf(*this).take_vertices(vertices, nullptr);
   }
   template <typename Queue>
-  int64_t sort_bytes(Queue& queue) const {
-    return Crf(*this).take_sorting(queue, nullptr);
+  int64_t find_bytes(Queue& queue) const {
+    return Crf(*this).take_finding(queue, nullptr);
   }
   int64_t build_bytes(int64_t vertices) const {
     Crf sized = *this;
     sized.take_vertices(vertices, nullptr);
-    return Building(sized.lattice_, nullptr).bytes;
+    return Building(sized.lattice_, hashed_, nullptr).bytes;
   }
   template <typename T>
   int64_t infer_bytes(int64_t classes) const {
     return State<T>(lattice_, width_for(classes), nullptr).bytes;
   }
 
-  // Sorts the corners of all points, and counts the vertices. image: (images, H, W, 3). `points`
+  // Finds the vertices of all points, and writes their number. image: (images, H, W, 3). `points`
   // stays, `scratch` until `build` is done.
   template <typename Queue>
-  void sort(Queue& queue, const uint8_t* image, void* points, void* scratch, int32_t* vertices) {
+  void find(Queue& queue, const uint8_t* image, void* points, void* scratch, int32_t* vertices) {
     take_points(points);
-    take_sorting(queue, scratch);
-    const int64_t count = lattice_.count();
-    queue.each(lattice_.points, 1,
-               Place{image, height(), width(), kernels_.bilateral_sxy, kernels_.bilateral_srgb,
-                     keys_, lattice_, sorting_});
-    queue.sort(sorting_, count, bits_, queue_scratch_);
-    queue.each(count, 1, Begin{sorting_.keys, sorting_.number});
-    queue.sum(sorting_.number, count, queue_scratch_);
-    queue.each(1, 1, Copy{sorting_.number + count - 1, vertices});
+    take_finding(queue, scratch);
+    with_way([&](auto& way) {
+      queue.each(lattice_.points, 1,
+                 Place{image, height(), width(), kernels_.bilateral_sxy, kernels_.bilateral_srgb,
+                       keys_, lattice_, way.keys(), way.corners()});
+      queue.each(1, 1, Copy{way.find(queue, lattice_.count()), vertices});
+    });
   }
 
   // `block` stays, `scratch` is free afterwards.
   template <typename Queue>
   void build(Queue& queue, int64_t vertices, void* block, void* scratch) {
     take_vertices(vertices, block);
-    const Building s(lattice_, scratch);
-    queue.each(lattice_.count(), 1, Number{sorting_, lattice_, s.vertex_keys});
+    const Building s(lattice_, hashed_, scratch);
     queue.clear(lattice_.neighbours, kAxes * (vertices + 1) * sizeof(Neighbours));
-    queue.each(vertices, kAxes, Connect{s.vertex_keys, keys_, lattice_});
+    with_way([&](auto& way) { way.build(queue, lattice_, keys_, s.vertices); });
     queue.each(lattice_.points, 1, Fill<float>{1, s.ones});
     const float* sums = filter<1>(queue, s.ones, s.sums);
     queue.each(lattice_.points, 1,
@@ -164,9 +157,9 @@ class Crf {
 
   // What `build` alone needs.
   struct Building {
-    Building(const Lattice& lattice, void* block) : sums(lattice, 1, nullptr) {
+    Building(const Lattice& lattice, bool hashed, void* block) : sums(lattice, 1, nullptr) {
       Parts parts(block);
-      parts.take(vertex_keys, lattice.vertices + 1);
+      if (hashed) vertices.take(parts, lattice.vertices);
       parts.take(ones, lattice.points);
       parts.take(norm, lattice.points);
       parts.take(sums.values, lattice.vertices + 1);
@@ -175,8 +168,8 @@ class Crf {
       bytes = parts.bytes();
     }
     int64_t bytes;
-    uint64_t* vertex_keys;  // (M + 1,)
-    float *ones, *norm;     // (N,)
+    CornersBy<uint64_t> vertices{};  // (M,)
+    float *ones, *norm;              // (N,)
     State<float> sums;
   };
 
@@ -219,16 +212,18 @@ class Crf {
     return parts.bytes();
   }
   template <typename Queue>
-  int64_t take_sorting(Queue& queue, void* block) {
+  int64_t take_finding(Queue& queue, void* block) {
     Parts parts(block);
-    const int64_t count = lattice_.count();
-    parts.take(sorting_.keys, count);
-    parts.take(sorting_.other_keys, count);
-    parts.take(sorting_.corners, count);
-    parts.take(sorting_.other_corners, count);
-    parts.take(sorting_.number, count);
-    parts.take(queue_scratch_, queue.scratch_bytes(sorting_, count, bits_));
+    with_way([&](auto& way) { way.take(parts, queue, lattice_.count(), bits_); });
     return parts.bytes();
+  }
+  template <typename F>
+  void with_way(const F& f) {
+    if (hashed_) {
+      f(hashing_);
+    } else {
+      f(sorting_);
+    }
   }
 
   int32_t radius(int64_t extent) const {
@@ -294,13 +289,14 @@ class Crf {
   }
 
   DenseCrfKernels kernels_;
+  bool hashed_;
   int64_t images_, height_, width_;
   Keys keys_;
   int bits_ = 0;  // of all keys
   Lattice lattice_{};
   Spatial spatial_{};
-  Sorting sorting_{};
-  char* queue_scratch_ = nullptr;
+  Sorting sorting_;  // one of these two
+  Hashing hashing_;
 };
 
 }  // namespace c2am::device

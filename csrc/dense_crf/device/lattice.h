@@ -1,17 +1,15 @@
-// The permutohedral lattice of the pixels of several images, and the steps that build it: each
-// struct is one step, called for the threads 0 .. n - 1.
+// The permutohedral lattice of the pixels of several images, and the steps that build it, however
+// its vertices are found: by sorting (sorting.h) or with a hash table (hashing.h). Each struct is
+// one step, called for the threads 0 .. n - 1.
 //
-// The corners of all simplices are sorted by key, stably, so that those of a vertex lie together in
-// the order of the points: sums over them need no atomic operations, and have the same bits in
-// every run. Vertices are numbered in the order of their keys, from 1; 0 stands for a missing one.
-//
-// A hash table of vertices would not replace the sort: whoever sums by vertex has to have the
-// corners grouped by vertex, in an order that does not hang on the threads. It would shorten the
-// keys that are sorted, at the price of insertions that wait for each other and of a capacity to be
-// guessed; here the vertices are counted before their memory is taken.
+// The corners of all simplices end up by vertex, those of a vertex in the order of the points: sums
+// over them need no atomic operations, and have the same bits in every run. Vertices are counted
+// before their memory is taken, and numbered in the order of their keys, from 1: neighbours are
+// often near. 0 stands for a missing one.
 #pragma once
 
 #include "dense_crf/device/placement.h"
+#include "parts.h"
 
 namespace c2am::device {
 
@@ -38,17 +36,36 @@ struct Lattice {
   int32_t* tile_vertex;      // (tiles,) the vertex of the first entry of each tile
   float* scale;              // (N,) compat * gain * n_i
   int32_t* start;            // (M + 2,) entries start[v] .. start[v + 1] - 1 belong to vertex v
-  Neighbours* neighbours;    // (6, M + 1)
+  Neighbours* neighbours;    // (6, M + 1) all missing at first
 
   C2AM_HD int64_t count() const { return points * kAxes; }
   C2AM_HD int64_t tiles() const { return (count() + kTile - 1) / kTile; }
+  // Notes that `after` is one step from `before` along an axis.
+  C2AM_HD void connect(int axis, int32_t before, int32_t after) const {
+    Neighbours* along = neighbours + axis * (vertices + 1);
+    along[before].after = after;
+    along[after].before = before;
+  }
 };
 
-// What lives until the lattice is built, all (6 N,).
-struct Sorting {
-  uint64_t *keys, *other_keys;
+template <typename T>
+struct Fill {
+  T value;
+  T* to;
+
+  C2AM_HD void operator()(int64_t i, int) const { to[i] = value; }
+};
+
+// Corners, and what they are to be sorted by.
+template <typename Key>
+struct CornersBy {
+  Key *keys, *other_keys;
   int32_t *corners, *other_corners;  // 6 * point + corner
-  int32_t* number;                   // 1 for the first corner of a vertex, else 0; then its sum
+
+  void take(Parts& parts, int64_t count) {
+    for (Key** part : {&keys, &other_keys}) parts.take(*part, count);
+    for (int32_t** part : {&corners, &other_corners}) parts.take(*part, count);
+  }
 };
 
 // For each point: the keys of its corners.
@@ -58,7 +75,8 @@ struct Place {
   double sxy, srgb;
   Keys keys;
   Lattice lattice;
-  Sorting to;
+  uint64_t* to;      // (6 N,)
+  int32_t* corners;  // (6 N,) their numbers
 
   C2AM_HD void operator()(int64_t n, int) const {
     double features[kDimension];
@@ -70,67 +88,31 @@ struct Place {
     float weight[kAxes];
     place(keys, row / height, features, key, weight);
     for (int k = 0; k < kAxes; ++k) {
-      to.keys[n * kAxes + k] = key[k];
-      to.corners[n * kAxes + k] = static_cast<int32_t>(n * kAxes + k);
+      to[n * kAxes + k] = key[k];
+      corners[n * kAxes + k] = static_cast<int32_t>(n * kAxes + k);
       lattice.weight[k * lattice.points + n] = weight[k];
     }
   }
 };
 
-// For each sorted corner: whether a vertex begins.
-struct Begin {
-  const uint64_t* keys;
-  int32_t* number;
-
-  C2AM_HD void operator()(int64_t i, int) const {
-    number[i] = i == 0 || keys[i] != keys[i - 1] ? 1 : 0;
-  }
-};
-
-// For each sorted corner: its entry, and the vertices that begin there.
-struct Number {
-  Sorting from;
+// For each corner, in the order of the vertices: its entry, and the vertex that begins there.
+struct Enter {
+  const uint32_t* vertices;
+  const int32_t* corners;
   Lattice to;
-  uint64_t* vertex_keys;  // (M + 1,)
 
+  C2AM_HD bool begins(int64_t i) const { return i == 0 || vertices[i - 1] != vertices[i]; }
   C2AM_HD void operator()(int64_t i, int) const {
-    const int32_t vertex = from.number[i], corner = from.corners[i];
-    const int32_t point = corner / kAxes, k = corner % kAxes;
+    const auto vertex = static_cast<int32_t>(vertices[i]);
+    const int32_t point = corners[i] / kAxes, k = corners[i] % kAxes;
     const int64_t place = k * to.points + point;
-    const bool first = i == 0 || from.number[i - 1] != vertex;
     to.corner[place] = vertex;
-    to.entries[i] = {static_cast<uint32_t>(point) | (first ? Entry::kFirst : 0u), to.weight[place]};
-    if (first) {
-      to.start[vertex] = static_cast<int32_t>(i);
-      vertex_keys[vertex] = from.keys[i];
-    }
+    to.entries[i] = {static_cast<uint32_t>(point) | (begins(i) ? Entry::kFirst : 0u),
+                     to.weight[place]};
+    if (begins(i)) to.start[vertex] = static_cast<int32_t>(i);
     if (i % kTile == 0) to.tile_vertex[i / kTile] = vertex;
     if (i == 0) to.start[0] = 0;
     if (i == to.count() - 1) to.start[vertex + 1] = static_cast<int32_t>(i + 1);
-  }
-};
-
-// For each vertex (from 0) and axis: the neighbours, all of which are missing at first.
-struct Connect {
-  const uint64_t* vertex_keys;  // (M + 1,)
-  Keys keys;
-  Lattice lattice;
-
-  C2AM_HD void operator()(int64_t i, int axis) const {
-    const auto vertex = static_cast<int32_t>(i + 1);
-    const uint64_t wanted = vertex_keys[vertex] + keys.step[axis];
-    // Binary search between the vertex itself, whose key is smaller, and the end.
-    auto low = vertex, high = static_cast<int32_t>(lattice.vertices);
-    while (low < high) {
-      const int32_t middle = low + (high - low + 1) / 2;
-      const bool beyond = vertex_keys[middle] > wanted;
-      low = beyond ? low : middle;
-      high = beyond ? middle - 1 : high;
-    }
-    if (vertex_keys[low] != wanted) return;
-    Neighbours* along = lattice.neighbours + axis * (lattice.vertices + 1);
-    along[vertex].after = low;
-    along[low].before = vertex;
   }
 };
 
