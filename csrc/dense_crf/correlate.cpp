@@ -46,6 +46,52 @@ C2AM_INLINE void correlate_outputs(const float* from, int64_t stride, const floa
   }
 }
 
+// Adds the taps begin .. end - 1, as the first of four sums counts them, to some of the sums.
+template <int Width, int First, int Last>
+C2AM_INLINE void add_taps(const float* from, const float* taps, int64_t begin, int64_t end,
+                          Vector<16>* sum) {
+  Vector<16> value;
+  for (int64_t t = begin; t < end; ++t) {
+    load(value, from + t * Width);
+    for (int k = First; k < Last; ++k) sum[k] += taps[t - k * (16 / Width)] * value;
+  }
+}
+
+// A row of pixels of `Width` channels, which divides 16. Of four vectors that follow each other
+// each wants S taps later what the one before it wants, so that what is loaded serves them all.
+template <int Width>
+C2AM_INLINE void correlate_pixels(const float* from, const float* taps, int64_t count, float* to,
+                                  int64_t n) {
+  constexpr int64_t S = 16 / Width;
+  if (count < 3 * S || n < 64) return correlate_outputs<1>(from, Width, taps, count, to, 0, n);
+  for (int64_t next = 0; next < n; next += 64) {
+    const int64_t i = next + 64 < n ? next : n - 64;  // the last ones again, with those before them
+    Vector<16> sum[4] = {};
+    add_taps<Width, 0, 1>(from + i, taps, 0, S, sum);
+    add_taps<Width, 0, 2>(from + i, taps, S, 2 * S, sum);
+    add_taps<Width, 0, 3>(from + i, taps, 2 * S, 3 * S, sum);
+    add_taps<Width, 0, 4>(from + i, taps, 3 * S, count, sum);
+    add_taps<Width, 1, 4>(from + i, taps, count, count + S, sum);
+    add_taps<Width, 2, 4>(from + i, taps, count + S, count + 2 * S, sum);
+    add_taps<Width, 3, 4>(from + i, taps, count + 2 * S, count + 3 * S, sum);
+    for (int k = 0; k < 4; ++k) store(to + i + 16 * k, sum[k]);
+  }
+}
+
+C2AM_INLINE void correlate_row_body(int width, const float* from, const float* taps, int64_t count,
+                                    float* to, int64_t n) {
+  switch (width) {
+    case 1:
+      return correlate_pixels<1>(from, taps, count, to, n);
+    case 2:
+      return correlate_pixels<2>(from, taps, count, to, n);
+    case 4:
+      return correlate_pixels<4>(from, taps, count, to, n);
+    default:
+      return correlate_outputs<1>(from, width, taps, count, to, 0, n);
+  }
+}
+
 C2AM_INLINE void correlate_body(int outputs, const float* from, int64_t stride, const float* taps,
                                 int64_t count, float* to, int64_t to_stride, int64_t n) {
   if (outputs == 1) {
@@ -65,6 +111,10 @@ C2AM_DISPATCH(correlate,
               (int outputs, const float* from, int64_t stride, const float* taps, int64_t count,
                float* to, int64_t to_stride, int64_t n),
               (outputs, from, stride, taps, count, to, to_stride, n))
+C2AM_DISPATCH(correlate_row,
+              (int width, const float* from, const float* taps, int64_t count, float* to,
+               int64_t n),
+              (width, from, taps, count, to, n))
 C2AM_DISPATCH(multiply, (const float* one, const float* other, float* to, int64_t n),
               (one, other, to, n))
 

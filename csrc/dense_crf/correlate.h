@@ -11,6 +11,10 @@ constexpr int kCorrelated = 4;
 void correlate(int outputs, const float* from, int64_t stride, const float* taps, int64_t count,
                float* to, int64_t to_stride, int64_t n);
 
+// The same of one output, for a stride of `width`.
+void correlate_row(int width, const float* from, const float* taps, int64_t count, float* to,
+                   int64_t n);
+
 // to = one * other, element by element; `to` may be `other`.
 void multiply(const float* one, const float* other, float* to, int64_t n);
 

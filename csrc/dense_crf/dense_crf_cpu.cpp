@@ -125,8 +125,8 @@ void DenseCrf::filter_columns(const State& s, int64_t group, int64_t y, int coun
 // kernel.
 void DenseCrf::filter_row(const State& s, const float* from, float* to) const {
   const int64_t row_floats = width_ * s.width;
-  loops::correlate(1, from, s.width, across_.taps.data(), static_cast<int64_t>(across_.taps.size()),
-                   to, 0, row_floats);
+  loops::correlate_row(s.width, from, across_.taps.data(),
+                       static_cast<int64_t>(across_.taps.size()), to, row_floats);
   loops::multiply(s.row_norm.data(), to, to, row_floats);
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "dense_crf/loops.h"
@@ -10,8 +11,7 @@
 namespace c2am {
 namespace {
 
-constexpr int64_t kTile = 1024;               // vertices or points of one task
-constexpr int64_t kStrip = int64_t{1} << 20;  // bytes of vertices, of which cache holds some strips
+constexpr int64_t kTile = 1024;  // points or values of one task
 
 // Calls body(first, last) for all tiles of begin .. end - 1.
 template <typename Body>
@@ -40,70 +40,26 @@ void splat(const PermutohedralLattice& lattice, const float* from, const float* 
   }
 }
 
-// Where strips of whole slabs begin, each of several tiles for every thread.
-std::vector<int64_t> strips_of(const PermutohedralLattice& lattice, int width, int threads) {
-  const int64_t least =
-      std::max(kStrip / (width * static_cast<int64_t>(sizeof(float))), 4 * kTile * threads);
-  std::vector<int64_t> starts(1, lattice.slabs.front());
-  for (const int32_t slab : lattice.slabs) {
-    if (slab - starts.back() >= least) starts.push_back(slab);
-  }
-  if (starts.back() <= lattice.vertices) starts.push_back(lattice.vertices + 1);
-  return starts;
-}
-
-// Calls along(axis, first, last) for the blocks between two vertices and the axes that stay within
-// a block, one after the other while it is in the cache of a core.
-template <typename Along>
-void blur_blocks(const PermutohedralLattice& lattice, int64_t begin, int64_t end, int threads,
-                 const Along& along) {
-  const auto& blocks = lattice.blocks;
-  const auto index = [&](int64_t v) {
-    return std::lower_bound(blocks.begin(), blocks.end(), v) - blocks.begin();
-  };
-  const int64_t from = index(begin), to = index(end);
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int64_t b = from; b < to; ++b) {
-    for (int axis = 3; axis < lattice.axes; ++axis) along(axis, blocks[b], blocks[b + 1]);
-  }
-}
-
-// Blurs along the axes one strip after the other, each axis a strip behind the one before it, so
-// that what it reads is still in cache. Only the axes 0 and 1 lead out of a strip, to the next
-// ones.
+// Blurs along one axis after the other, the last ones block by block: only the axes 0, 1 and 2 lead
+// out of a block.
 template <typename T>
-void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads) {
-  const int width = to.width;
-  const auto neighbours = [&](int axis) {
-    return lattice.neighbours.data() + axis * (lattice.vertices + 1) * 2;
+void blur(const PermutohedralLattice& lattice, int width, T* values, int threads) {
+  const auto starts = static_cast<int64_t>(lattice.blocks.size());
+  const auto along = [&](int axis, int64_t block) {
+    loops::blur(width, lattice.chains.data() + lattice.chain_starts[axis * starts + block], values);
   };
-  // What is narrower than the sums takes their place from behind the missing vertex, whose values
-  // are 0 in all arrays: no element is written before the sums there were read.
-  T *now = to.values.data(), *next = reinterpret_cast<T*>(to.sums.data());
-  next += (sizeof(float) / sizeof(T) - 1) * width;
-  std::fill_n(to.sums.data(), width, 0.0f);
-  std::fill_n(now, width, T{});
-  const auto out_of = [&](int axis) { return axis % 2 == 0 ? now : next; };
-  const auto along = [&](int axis, int64_t first, int64_t last) {
-    loops::blur(width, neighbours(axis), out_of(axis + 1), out_of(axis), first, last);
-  };
-  const std::vector<int64_t> starts = strips_of(lattice, width, threads);
-  const auto strips = static_cast<int64_t>(starts.size()) - 1;
-  for (int64_t strip = 0; strip < strips + 2; ++strip) {
-    if (strip < strips) {
-      for_tiles(starts[strip], starts[strip + 1], threads, [&](int64_t first, int64_t last) {
-        loops::blur(width, neighbours(0), to.sums.data(), now, first, last);
-      });
+  const int leading = std::min(lattice.axes, 3);
+#pragma omp parallel num_threads(threads)
+  {
+    for (int axis = 0; axis < leading; ++axis) {
+#pragma omp for schedule(static)
+      for (int64_t b = 0; b < starts - 1; ++b) along(axis, b);
     }
-    for (int axis = 1; axis < std::min(lattice.axes, 3); ++axis) {
-      const int64_t behind = strip - axis;
-      if (behind < 0 || behind >= strips) continue;
-      for_tiles(starts[behind], starts[behind + 1], threads,
-                [&](int64_t first, int64_t last) { along(axis, first, last); });
+#pragma omp for schedule(static)
+    for (int64_t b = 0; b < starts - 1; ++b) {
+      for (int axis = leading; axis < lattice.axes; ++axis) along(axis, b);
     }
-    if (strip >= 2) blur_blocks(lattice, starts[strip - 2], starts[strip - 1], threads, along);
   }
-  to.blurred = out_of(lattice.axes - 1);
 }
 
 }  // namespace
@@ -111,8 +67,17 @@ void blur(const PermutohedralLattice& lattice, LatticeValues<T>& to, int threads
 template <typename T>
 void splat_and_blur(const PermutohedralLattice& lattice, const float* from, const float* scale,
                     LatticeValues<T>& to, int threads) {
+  std::fill_n(to.sums.data(), to.width, 0.0f);  // of the missing vertex
   splat(lattice, from, scale, to.width, to.sums.data(), threads);
-  blur(lattice, to, threads);
+  if constexpr (std::is_same<T, float>::value) {
+    to.blurred = to.sums.data();
+  } else {
+    for_tiles(0, to.sums.size(), threads, [&](int64_t first, int64_t last) {
+      loops::round_values(to.sums.data() + first, to.rounded.data() + first, last - first);
+    });
+    to.blurred = to.rounded.data();
+  }
+  blur(lattice, to.width, to.blurred, threads);
 }
 
 template <typename T>

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "buffer.h"
 #include "dense_crf/permutohedral.h"
@@ -15,12 +16,12 @@ struct LatticeValues {
   LatticeValues(const PermutohedralLattice& lattice, int width)
       : width(width),
         sums((lattice.vertices + 1) * width),
-        values((lattice.vertices + 1) * width) {}
+        rounded(std::is_same<T, float>::value ? 0 : sums.size()) {}
 
-  int width;                   // see row.h
-  Buffer<float> sums;          // (M + 1, width) what is splatted; then scratch
-  Buffer<T> values;            // (M + 1, width)
-  const T* blurred = nullptr;  // in one of the two
+  int width;             // see row.h
+  Buffer<float> sums;    // (M + 1, width) what is splatted
+  Buffer<T> rounded;     // (M + 1, width) the same, if not float
+  T* blurred = nullptr;  // in one of the two
 };
 
 // The filter of scale * from up to its last step, without the gain. from: (N, width), or null for

@@ -9,8 +9,9 @@ namespace c2am::loops {
 namespace {
 
 using Span = PermutohedralLattice::Span;
-constexpr int kBlurAhead = PermutohedralLattice::kPadding / 2;
 constexpr int kAhead = PermutohedralLattice::kPadding;  // corners, of the prefetching
+constexpr int kBlurAhead = 24;                          // vertices
+static_assert(kBlurAhead <= PermutohedralLattice::kPadding, "entries are valid");
 
 template <int W, typename T>
 C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* weight,
@@ -25,6 +26,8 @@ C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* wei
       const float* own_weight = weight + n * corners;
       __builtin_prefetch(own_corner + step * corners);
       __builtin_prefetch(own_weight + step * corners);
+      if (from != nullptr) Row<W>::prefetch(from + (n + step) * W);
+      if (scale != nullptr) __builtin_prefetch(scale + n + step);
       Row<W> value, sum;
       if (W == 1 && from == nullptr) {
         value.clear();
@@ -44,21 +47,27 @@ C2AM_INLINE void splat_rows(int corners, const int32_t* corner, const float* wei
   }
 }
 
-template <int W, typename From, typename To>
-C2AM_INLINE void blur_rows(const int32_t* neighbours, const From* from, To* to, int64_t first,
-                           int64_t last) {
-  for (int64_t v = first; v < last; ++v) {
-    Row<W> self, one, other;
-    if constexpr (W > 4) {
-      Row<W>::prefetch(from + int64_t{neighbours[2 * (v + kBlurAhead)]} * W);
-      Row<W>::prefetch(from + int64_t{neighbours[2 * (v + kBlurAhead) + 1]} * W);
-    }
-    self.load(from + v * W);
-    one.load(from + int64_t{neighbours[2 * v]} * W);
-    other.load(from + int64_t{neighbours[2 * v + 1]} * W);
-    one.add(other);
-    self.add(0.5f, one);
-    self.store(to + v * W);
+template <int W, typename T>
+C2AM_INLINE void blur_rows(const uint32_t* chains, T* values) {
+  constexpr float kShare[] = {0.5f, 0.0f};  // of the vertex before, which the first one has not
+  Row<W> before, self, after, sum;
+  uint32_t entry = *chains;
+  float share_before = 0;
+  before.clear();
+  self.load(values + int64_t{entry / 2} * W);
+  while (entry != 1) {
+    if constexpr (W > 4) Row<W>::prefetch(values + int64_t{chains[kBlurAhead] / 2} * W);
+    const uint32_t next = *++chains;
+    const float share_after = kShare[next % 2];
+    after.load(values + int64_t{next / 2} * W);
+    sum = self;
+    sum.add(share_before, before);
+    sum.add(share_after, after);
+    sum.store(values + int64_t{entry / 2} * W);
+    before = self;
+    self = after;
+    share_before = share_after;
+    entry = next;
   }
 }
 
@@ -131,12 +140,20 @@ C2AM_INLINE void splat_body(int width, int corners, const int32_t* corner, const
   }
 }
 
-template <int Bytes, typename From, typename To>
-C2AM_INLINE void blur_body(int width, const int32_t* neighbours, const From* from, To* to,
-                           int64_t first, int64_t last) {
-  C2AM_FOR_WIDTH(width, blur_rows,
-                 (neighbours, stored<Bytes>(from), stored<Bytes>(to), first, last),
-                 Stored<Bytes, From>, Stored<Bytes, To>)
+template <int Bytes, typename T>
+C2AM_INLINE void blur_body(int width, const uint32_t* chains, T* values) {
+  using S = Stored<Bytes, T>;
+  C2AM_FOR_WIDTH(width, blur_rows, (chains, stored<Bytes>(values)), S)
+}
+
+template <int Bytes>
+C2AM_INLINE void round_values_body(const float* from, Float16* to, int64_t n) {
+  for (; n >= 16; n -= 16, from += 16, to += 16) {
+    Vector<16> value;
+    load(value, from);
+    store<16>(stored<Bytes>(to), value);
+  }
+  for (; n > 0; --n, ++from, ++to) store<1>(stored<Bytes>(to), Vector<1>{*from});
 }
 
 template <int Bytes, typename T>
@@ -154,11 +171,8 @@ C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const
 
 }  // namespace
 
-#define C2AM_BLUR(From, To)                                                            \
-  C2AM_DISPATCH_BYTES(blur,                                                            \
-                      (int width, const int32_t* neighbours, const From* from, To* to, \
-                       int64_t first, int64_t last),                                   \
-                      (width, neighbours, from, to, first, last))
+#define C2AM_BLUR(T) \
+  C2AM_DISPATCH_BYTES(blur, (int width, const uint32_t* chains, T* values), (width, chains, values))
 #define C2AM_SLICE(T)                                                                          \
   C2AM_DISPATCH_BYTES(                                                                         \
       slice,                                                                                   \
@@ -171,9 +185,9 @@ C2AM_DISPATCH_BYTES(splat,
                      const Span* spans, int64_t count, const float* from, const float* scale,
                      float* values),
                     (width, corners, corner, weight, spans, count, from, scale, values))
-C2AM_BLUR(float, float)
-C2AM_BLUR(float, Float16)
-C2AM_BLUR(Float16, Float16)
+C2AM_BLUR(float)
+C2AM_BLUR(Float16)
+C2AM_DISPATCH_BYTES(round_values, (const float* from, Float16* to, int64_t n), (from, to, n))
 C2AM_SLICE(float)
 C2AM_SLICE(Float16)
 

@@ -16,13 +16,13 @@ void splat(int width, int corners, const int32_t* corner, const float* weight,
            const PermutohedralLattice::Span* spans, int64_t count, const float* from,
            const float* scale, float* values);
 
-// to[v] = from[v] + (from[neighbour] + from[other neighbour]) / 2 along one axis.
-void blur(int width, const int32_t* neighbours, const float* from, float* to, int64_t first,
-          int64_t last);
-void blur(int width, const int32_t* neighbours, const float* from, Float16* to, int64_t first,
-          int64_t last);
-void blur(int width, const int32_t* neighbours, const Float16* from, Float16* to, int64_t first,
-          int64_t last);
+// Adds to the vertices of the chains of a block, which end with that of the missing vertex, half of
+// what their neighbours in them were.
+void blur(int width, const uint32_t* chains, float* values);
+void blur(int width, const uint32_t* chains, Float16* values);
+
+// to = from, n values.
+void round_values(const float* from, Float16* to, int64_t n);
 
 // to[n] += scale[n] * sum of weight * values[corner] over the corners of the points first ..
 // last - 1; `scale` and `to` begin at the first.

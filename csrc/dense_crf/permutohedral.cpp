@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "dense_crf/placement.h"
 #include "dense_crf/vertex_table.h"
@@ -16,11 +17,13 @@ __extension__ using WideKey = unsigned __int128;
 namespace {
 
 // Embeds points, whose vertices a table numbers.
-template <typename Key>
+template <typename Key, typename Table>
 class Embedding {
  public:
-  Embedding(const Features& features, const Grid& grid, const Key* places, VertexTable<Key>& table)
-      : features_(features), grid_(grid), places_(places), table_(table) {}
+  Embedding(const Features& features, const Grid& grid, const Key* places, Table& table)
+      : features_(features), grid_(grid), places_(places), table_(table) {
+    for (int j = 0; j < grid.dimension; ++j) short_places_[j] = static_cast<uint64_t>(places[j]);
+  }
 
   // corner, weight: (N, d + 1), of which the rows first .. last - 1 are set. A corner is what the
   // table says of it.
@@ -40,91 +43,59 @@ class Embedding {
     for (; first < last; first += kBatch) {
       const auto count = static_cast<int>(std::min<int64_t>(kBatch, last - first));
       features_.read(first, count, at.features, kBatch);
-      place(grid_, &at);
-      for (int p = 0; p < count; ++p) set_keys(dimension, at, p, weight + (first + p) * axes);
+      place(grid_, short_places_, &at);
       for (int p = 0; p < count; ++p) {
         for (int k = 0; k < axes; ++k) {
-          corner[(first + p) * axes + k] = static_cast<int32_t>(table_.insert(keys_[p][k]));
+          keys_[k][p] = static_cast<Key>(at.key[k * kBatch + p]);
+          weight[(first + p) * axes + k] = at.weight[k * kBatch + p];
+        }
+      }
+      if constexpr (sizeof(Key) > sizeof(uint64_t)) set_wide_keys(dimension, at, count);
+      for (int k = 0; k < axes; ++k) {
+        for (int p = 0; p < count; ++p) table_.prefetch(keys_[k][p]);
+      }
+      for (int p = 0; p < count; ++p) {
+        for (int k = 0; k < axes; ++k) {
+          corner[(first + p) * axes + k] = static_cast<int32_t>(table_.insert(keys_[k][p]));
         }
       }
     }
   }
 
-  // Keys and barycentric coordinates of the simplex around point p of the batch.
-  C2AM_INLINE void set_keys(int dimension, const Placement& at, int p, float* weight) {
-    Key key = 0;
-    for (int j = 0; j < dimension; ++j) {
-      key += static_cast<Key>(static_cast<int64_t>(at.base[j * kBatch + p])) * places_[j];
+  void set_wide_keys(int dimension, const Placement& at, int count) {
+    for (int p = 0; p < count; ++p) {
+      Key key = 0;
+      for (int j = 0; j < dimension; ++j) {
+        key += static_cast<Key>(static_cast<int64_t>(at.base[j * kBatch + p])) * places_[j];
+      }
+      for (int k = 0; k < dimension; ++k) {
+        keys_[k][p] = key;
+        key += places_[at.fraction[k * kBatch + p] & kCoordinate];
+      }
+      keys_[dimension][p] = key;
     }
-    double before = 1;
-    for (int k = 0; k < dimension; ++k) {
-      keys_[p][k] = key;
-      table_.prefetch(key);
-      const int64_t bits = at.fraction[k * kBatch + p];
-      double fraction;
-      std::memcpy(&fraction, &bits, sizeof(fraction));
-      weight[k] = static_cast<float>(before - fraction);
-      before = fraction;
-      key += places_[bits & kCoordinate];
-    }
-    keys_[p][dimension] = key;
-    table_.prefetch(key);
-    weight[dimension] = static_cast<float>(before);
   }
 
   const Features& features_;
   const Grid& grid_;
   const Key* places_;
-  VertexTable<Key>& table_;
-  Key keys_[kBatch][kMaxDimension + 1];
+  uint64_t short_places_[kMaxDimension];  // modulo 2^64
+  Table& table_;
+  Key keys_[kMaxDimension + 1][kBatch];
 };
 
 // Each thread takes one of these parts of 0 .. n - 1, in their order.
 int64_t part(int64_t n, int index, int parts) { return n * index / parts; }
 
-// What numbers the vertices of a word.
-struct Numbering {
-  uint64_t members;
-  int32_t first;  // number of the first of them
-};
-
-// Sets keys: (M + 1,), by the number of the vertex, where 0 is none, from the words of all tables,
-// which may have several with one key. Returns (words,).
-template <typename Key>
-Buffer<Numbering> number_vertices(const std::vector<VertexTable<Key>>& tables, Key last,
-                                  std::vector<Key>& keys) {
-  int64_t count = 0;
-  for (const VertexTable<Key>& table : tables) count += table.words();
-  Buffer<Word<Key>> words(count);
-  Word<Key>* to = words.data();
-  for (const VertexTable<Key>& table : tables) to = table.copy(to, to - words.data());
-  sort_by_key(words, static_cast<Key>(last / kWord));
-  Buffer<Numbering> numbering(count);
-  keys.assign(1, ~Key{0});
-  for (int64_t begin = 0, end; begin < count; begin = end) {
-    uint64_t members = 0;
-    for (end = begin; end < count && words[end].key == words[begin].key; ++end) {
-      members |= words[end].members;
-    }
-    const auto first = static_cast<int32_t>(keys.size());
-    for (int64_t i = begin; i < end; ++i) numbering[words[i].number] = {members, first};
-    for (; members != 0; members &= members - 1) {
-      keys.push_back(words[begin].key * kWord + static_cast<Key>(__builtin_ctzll(members)));
-    }
-  }
-  return numbering;
-}
-
-// From what the table says of corners to vertices.
-C2AM_INLINE void renumber_body(const Numbering* numbering, int32_t* corner, int64_t n) {
+// From what a table says of corners to vertices.
+C2AM_INLINE void renumber_body(const Numbering& numbering, int32_t* corner, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
     const auto at = static_cast<uint32_t>(corner[i]);
-    const auto [members, first] = numbering[at / kWord];
-    const uint64_t before = members & ((uint64_t{1} << at % kWord) - 1);
-    corner[i] = first + __builtin_popcountll(before);
+    const uint64_t before = numbering.members[at / kWord] & ((uint64_t{1} << at % kWord) - 1);
+    corner[i] = numbering.first[at / kWord] + __builtin_popcountll(before);
   }
 }
-C2AM_DISPATCH(renumber, (const Numbering* numbering, int32_t* corner, int64_t n),
+C2AM_DISPATCH(renumber, (const Numbering& numbering, int32_t* corner, int64_t n),
               (numbering, corner, n))
 
 // Where vertices with another key / place begin, several of them together where they are few, but
@@ -183,64 +154,85 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
     step[0] += end;
     end *= static_cast<Key>(grid.extent[j]);
   }
-  std::vector<VertexTable<Key>> tables;
-  for (int t = 0; t < threads; ++t) tables.emplace_back(points / 4 / threads);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int t = 0; t < threads; ++t) {
-    Embedding<Key>(features, grid, places, tables[t])
-        .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
-               weight.data());
+  std::vector<Key> keys(1, ~Key{0});
+  const auto many = VertexBits::kMostPerPoint * static_cast<uint64_t>(points);
+  if (end <= std::min(VertexBits::kMostKeys, many)) {
+    embed(VertexBits(static_cast<int64_t>(end), threads), features, grid, places, threads, keys);
+  } else {
+    embed(VertexTables<Key>(points / 4, threads), features, grid, places, threads, keys);
   }
-  for (const VertexTable<Key>& table : tables) {
-    if (table.words() > table.kMostWords) too_large();
-  }
-  std::vector<Key> keys;
-  const Buffer<Numbering> numbering = number_vertices(tables, end, keys);
   vertices = static_cast<int64_t>(keys.size()) - 1;
-  std::vector<const Numbering*> own(1, numbering.data());  // of each thread
-  for (const VertexTable<Key>& table : tables) own.push_back(own.back() + table.words());
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int t = 0; t < threads; ++t) {
-    const int64_t first = part(points, t, threads), last = part(points, t + 1, threads);
-    renumber(own[t], corner.data() + first * axes, (last - first) * axes);
-  }
-  connect(keys, step, threads);
   slabs = parts_of(keys, places[0], {1, static_cast<int32_t>(keys.size())});
   blocks = parts_of(keys, places[std::min(d - 1, 1)], slabs);
+  connect(keys, step, threads);
   assign_points();
 }
 
-// Keys and keys one step further are both in order, so the neighbours are found side by side. A
-// thread takes the vertices first .. last - 1 and those others that lie one step from between them.
+// Sets corner, weight and keys: (M + 1,), by the number of the vertex.
+template <typename Tables, typename Key>
+void PermutohedralLattice::embed(Tables tables, const Features& features, const Grid& grid,
+                                 const Key* places, int threads, std::vector<Key>& keys) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    Embedding(features, grid, places, tables.of(t))
+        .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
+               weight.data());
+  }
+  if (!tables.number(places[0] * static_cast<Key>(grid.extent[0]), keys)) too_large();
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int t = 0; t < threads; ++t) {
+    const int64_t first = part(points, t, threads), last = part(points, t + 1, threads);
+    renumber(tables.numbering(t), corner.data() + first * axes, (last - first) * axes);
+  }
+}
+
+// Keys and keys one step further are both in order, so the next vertices are found side by side.
+template <typename Key>
+static void find_next(const std::vector<Key>& keys, Key step, int32_t* after) {
+  const auto end = static_cast<int64_t>(keys.size());
+  int64_t v = 1, other = 1;
+  while (other < end) {
+    const Key wanted = keys[v] + step, present = keys[other];
+    after[v] = wanted == present ? static_cast<int32_t>(other) : 0;
+    v += wanted <= present;
+    other += present <= wanted;
+  }
+  for (; v < end; ++v) after[v] = 0;
+}
+
 template <typename Key>
 void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step, int threads) {
-  neighbours = Buffer<int32_t>(axes * (vertices + 1) * 2 + kPadding);
-  std::fill(neighbours.end() - kPadding, neighbours.end(), 0);
-#pragma omp parallel for collapse(2) num_threads(threads) schedule(static)
+  const auto starts = static_cast<int64_t>(blocks.size());
+  const int64_t most = vertices + starts + kPadding;  // entries of an axis
+  chains = Buffer<uint32_t>(axes * most);
+  chain_starts.resize(axes * starts);
+#pragma omp parallel for num_threads(threads) schedule(static)
   for (int axis = 0; axis < axes; ++axis) {
-    for (int t = 0; t < threads; ++t) {
-      int32_t* pair = neighbours.data() + axis * (vertices + 1) * 2;
-      const auto others_from = [&](int index) {
-        if (index == 0) return int64_t{1};
-        if (index == threads) return vertices + 1;
-        const Key wanted = keys[1 + part(vertices, index, threads)] + step[axis];
-        return std::lower_bound(keys.begin() + 1, keys.end(), wanted) - keys.begin();
-      };
-      int64_t v = 1 + part(vertices, t, threads), other = others_from(t);
-      const int64_t last = 1 + part(vertices, t + 1, threads), others = others_from(t + 1);
-      if (t == 0) pair[0] = pair[1] = 0;
-      while (v < last && other < others) {
-        const Key wanted = keys[v] + step[axis], present = keys[other];
-        const bool same = wanted == present;
-        pair[2 * v] = same ? static_cast<int32_t>(other) : 0;
-        pair[2 * other + 1] = same ? static_cast<int32_t>(v) : 0;
-        v += wanted <= present;
-        other += present <= wanted;
-      }
-      for (; v < last; ++v) pair[2 * v] = 0;
-      for (; other < others; ++other) pair[2 * other + 1] = 0;
-    }
+    Buffer<int32_t> after(vertices + 1);
+    find_next(keys, step[axis], after.data());
+    link(axis, axis * most, after.data());
   }
+}
+
+// Writes the chains of an axis from the entry `at` on. after: (M + 1,) the next vertex of each.
+void PermutohedralLattice::link(int axis, int64_t at, int32_t* after) {
+  const size_t starts = blocks.size();
+  int64_t* start = chain_starts.data() + axis * starts;
+  uint32_t* to = chains.data() + at;
+  for (size_t b = 0; b + 1 < starts; ++b) {
+    start[b] = to - chains.data();
+    for (uint32_t v = blocks[b]; v < static_cast<uint32_t>(blocks[b + 1]); ++v) {
+      if (after[v] == 0) continue;
+      *to++ = 2 * v + 1;
+      for (int32_t next = after[v]; next != 0;) {
+        *to++ = 2 * next;
+        next = std::exchange(after[next], 0);  // no chain begins within one
+      }
+    }
+    *to++ = 1;
+  }
+  start[starts - 1] = to - chains.data();
+  std::fill_n(to, kPadding, 1);
 }
 
 void PermutohedralLattice::assign_points() {

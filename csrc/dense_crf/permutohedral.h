@@ -32,9 +32,14 @@ class PermutohedralLattice {
   int axes;          // d + 1: of the blur; as many vertices has a simplex
   int64_t points;    // N
   int64_t vertices;  // M; they count from 1 in lexicographic order, and 0 stands for a missing one
-  Buffer<int32_t> corner;      // (N, d + 1) vertices of the simplex around a point
-  Buffer<float> weight;        // (N, d + 1) its barycentric coordinates
-  Buffer<int32_t> neighbours;  // (d + 1, M + 1, 2) of each vertex along each axis
+  Buffer<int32_t> corner;  // (N, d + 1) vertices of the simplex around a point
+  Buffer<float> weight;    // (N, d + 1) its barycentric coordinates
+  // The vertices that follow each other along an axis are a chain; a vertex without neighbours is
+  // in none. Entries are 2 v, or 2 v + 1 for the first vertex of a chain. Those of axis a that
+  // begin in block b lie from chain_starts[a (B + 1) + b] on, in order, and end with the first of a
+  // chain of the missing vertex.
+  Buffer<uint32_t> chains;
+  std::vector<int64_t> chain_starts;
   // From vertex slabs[s] to slabs[s + 1] - 1 are all vertices with some first coordinates. A
   // simplex that begins in a slab ends there or in the next one.
   std::vector<int32_t> slabs;
@@ -46,8 +51,12 @@ class PermutohedralLattice {
  private:
   template <typename Key>
   void build(const Features& features, const Grid& grid, int threads);
+  template <typename Tables, typename Key>
+  void embed(Tables tables, const Features& features, const Grid& grid, const Key* places,
+             int threads, std::vector<Key>& keys);
   template <typename Key>
   void connect(const std::vector<Key>& keys, const Key* step, int threads);
+  void link(int axis, int64_t at, int32_t* after);
   void assign_points();
 };
 

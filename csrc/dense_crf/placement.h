@@ -36,10 +36,12 @@ struct Placement {
   // are in the same order. The lowest bits say which coordinate it is of; so of equal fractions
   // that of the last coordinate comes first.
   int64_t fraction[kMaxDimension * kBatch];
+  float weight[(kMaxDimension + 1) * kBatch];  // barycentric coordinates
+  uint64_t key[(kMaxDimension + 1) * kBatch];  // of the vertices, where 64 bits hold them
 };
 constexpr int64_t kCoordinate = kMaxDimension - 1;  // those lowest bits
 
-// Sets all but the features.
-void place(const Grid& grid, Placement* at);
+// Sets all but the features. A key is the sum of coordinate j times places[j], modulo 2^64.
+void place(const Grid& grid, const uint64_t* places, Placement* at);
 
 }  // namespace c2am

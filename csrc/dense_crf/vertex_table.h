@@ -1,16 +1,32 @@
-// Sets of lattice vertices by key: a hash table that numbers them, and sorting.
+// Sets of lattice vertices, which number them in the order of their keys: bits where the keys are
+// few, else hash tables.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "buffer.h"
 
 namespace c2am {
 
 constexpr int kWord = 64;
+
+// Of the words of a set: their vertices, and the number of the first of them.
+struct Numbering {
+  const uint64_t* members;
+  const int32_t* first;
+};
+
+// Appends the keys of a word.
+template <typename Key>
+void append_keys(Key word, uint64_t members, std::vector<Key>& keys) {
+  for (; members != 0; members &= members - 1) {
+    keys.push_back(word * kWord + static_cast<Key>(__builtin_ctzll(members)));
+  }
+}
 
 // Vertices with neighbouring keys: on photographs about a quarter as many as vertices.
 template <typename Key>
@@ -109,5 +125,96 @@ void sort_by_key(Buffer<Word<Key>>& words, Key last) {
     std::swap(words, sorted);
   }
 }
+
+// A hash table for each thread.
+template <typename Key>
+class VertexTables {
+ public:
+  VertexTables(int64_t expected, int threads) {
+    for (int t = 0; t < threads; ++t) tables_.emplace_back(expected / threads);
+  }
+
+  VertexTable<Key>& of(int thread) { return tables_[thread]; }
+
+  // Appends all keys, of which none is above `last`, in order. False: there are too many.
+  bool number(Key last, std::vector<Key>& keys) {
+    int64_t count = 0;
+    starts_.clear();
+    for (const VertexTable<Key>& table : tables_) {
+      if (table.words() > table.kMostWords) return false;
+      starts_.push_back(count);
+      count += table.words();
+    }
+    Buffer<Word<Key>> words(count);
+    Word<Key>* to = words.data();
+    for (const VertexTable<Key>& table : tables_) to = table.copy(to, to - words.data());
+    sort_by_key(words, static_cast<Key>(last / kWord));
+    members_ = Buffer<uint64_t>(count);
+    first_ = Buffer<int32_t>(count);
+    for (int64_t begin = 0, end; begin < count; begin = end) {
+      uint64_t members = 0;  // several threads may have the word
+      for (end = begin; end < count && words[end].key == words[begin].key; ++end) {
+        members |= words[end].members;
+      }
+      for (int64_t i = begin; i < end; ++i) {
+        members_[words[i].number] = members;
+        first_[words[i].number] = static_cast<int32_t>(keys.size());
+      }
+      append_keys(words[begin].key, members, keys);
+    }
+    return true;
+  }
+
+  Numbering numbering(int thread) const {
+    return {members_.data() + starts_[thread], first_.data() + starts_[thread]};
+  }
+
+ private:
+  std::vector<VertexTable<Key>> tables_;
+  std::vector<int64_t> starts_;  // of each thread's words among all
+  Buffer<uint64_t> members_;
+  Buffer<int32_t> first_;
+};
+
+// A bit for each key, for all threads.
+class VertexBits {
+ public:
+  static constexpr uint64_t kMostKeys = uint64_t{1} << 28;
+  static constexpr uint64_t kMostPerPoint = 1024;
+
+  VertexBits(int64_t keys, int threads)
+      : members_(keys / kWord + 1, uint64_t{0}), first_(members_.size()), shared_(threads > 1) {}
+
+  VertexBits& of(int) { return *this; }
+  void prefetch(uint64_t vertex) const { __builtin_prefetch(&members_[vertex / kWord]); }
+
+  uint32_t insert(uint64_t vertex) {
+    uint64_t& word = members_[vertex / kWord];
+    const uint64_t bit = uint64_t{1} << vertex % kWord;
+    if (!shared_) {
+      word |= bit;
+    } else if ((__atomic_load_n(&word, __ATOMIC_RELAXED) & bit) == 0) {
+      __atomic_fetch_or(&word, bit, __ATOMIC_RELAXED);
+    }
+    return static_cast<uint32_t>(vertex);
+  }
+
+  template <typename Key>
+  bool number(Key, std::vector<Key>& keys) {
+    for (int64_t word = 0; word < members_.size(); ++word) {
+      if (members_[word] == 0) continue;
+      first_[word] = static_cast<int32_t>(keys.size());
+      append_keys(static_cast<Key>(word), members_[word], keys);
+    }
+    return true;
+  }
+
+  Numbering numbering(int) const { return {members_.data(), first_.data()}; }
+
+ private:
+  Buffer<uint64_t> members_;
+  Buffer<int32_t> first_;
+  bool shared_;
+};
 
 }  // namespace c2am

@@ -98,6 +98,23 @@ std::vector<uint8_t> noise(int64_t height, int64_t width) {
   return image;
 }
 
+// Of each vertex along an axis, from its chains.
+std::vector<c2am::device::Neighbours> neighbours(const c2am::PermutohedralLattice& lattice,
+                                                 int axis) {
+  std::vector<c2am::device::Neighbours> pairs(lattice.vertices + 1, {0, 0});
+  const auto starts = static_cast<int64_t>(lattice.blocks.size());
+  for (int64_t b = 0; b + 1 < starts; ++b) {
+    const uint32_t* entry = lattice.chains.data() + lattice.chain_starts[axis * starts + b];
+    native::check(*entry % 2 == 1, "a chain begins");
+    for (; *entry != 1; ++entry) {
+      if (entry[1] % 2 == 1) continue;
+      pairs[entry[0] / 2].after = static_cast<int32_t>(entry[1] / 2);
+      pairs[entry[1] / 2].before = static_cast<int32_t>(entry[0] / 2);
+    }
+  }
+  return pairs;
+}
+
 void same_lattice(const std::vector<uint8_t>& image, int64_t height, int64_t width,
                   const DenseCrfKernels& kernels, Way way) {
   Built built(image, 1, height, width, kernels, way);
@@ -114,10 +131,10 @@ void same_lattice(const std::vector<uint8_t>& image, int64_t height, int64_t wid
       native::check(ours.corner[at] == theirs.corner[other], "corners");
       native::check(ours.weight[at] == theirs.weight[other], "weights");
     }
+    const std::vector<c2am::device::Neighbours> pairs = neighbours(theirs, k);
     for (int64_t v = 0; v < rows; ++v) {
       const c2am::device::Neighbours pair = ours.neighbours[k * rows + v];
-      const int32_t* other = theirs.neighbours.data() + 2 * (k * rows + v);
-      native::check(pair.after == other[0] && pair.before == other[1], "neighbours");
+      native::check(pair.after == pairs[v].after && pair.before == pairs[v].before, "neighbours");
     }
   }
   std::vector<std::vector<int64_t>> around(rows);  // the points with weight on each vertex
