@@ -51,8 +51,6 @@ class DenseCrf {
   void update_rows(State& s, int64_t y, int count, bool first_time, const Result* last,
                    Rows& rows) const;
   void update(State& s, bool first_time, const Result* last) const;
-  void load(State& s, const float* unary) const;
-  void write_marginals(const State& s, const float* values, float* to) const;
 
   int64_t height_, width_;
   std::unique_ptr<const Bilateral> bilateral_;

@@ -4,17 +4,12 @@
 #include "dense_crf/correlate.h"
 #include "dense_crf/dense_crf.h"
 #include "dense_crf/features.h"
-#include "dense_crf/row.h"
+#include "dense_crf/planes.h"
 #include "dense_crf/softmax.h"
 #include "dense_crf/spatial.h"
 
 namespace c2am {
 namespace {
-
-constexpr float kPadding = -1e30f;  // relative unary of a channel without a class: its Q is 0
-// Numbers of a tile of pixels that is transposed channel by channel: 64 pixels of 20 channels,
-// whole cache lines of each plane, and 5 KiB that stay in the first-level cache.
-constexpr int64_t kTransposed = 1280;
 
 // Weights of a Gaussian at -r .. r.
 std::vector<float> gaussian_taps(double sigma, int64_t extent) {
@@ -48,14 +43,11 @@ struct DenseCrf::Rows {
   Buffer<float> columns;  // (kCorrelated, W + 2 radius, width)
 };
 
-// Buffers of one run. Channels, one less than classes, lie in groups of `width`: (groups, N,
-// width).
-struct DenseCrf::State {
+// Buffers of one run. Channels are one less than classes: (groups, N, width).
+struct DenseCrf::State : Grouping {
   State(const Bilateral& bilateral, const SpatialAxis& axis, int64_t pixels, int64_t classes,
         bool half, int threads)
-      : channels(classes - 1),
-        groups((channels + kLargestWidth - 1) / kLargestWidth),
-        width(width_for((channels + groups - 1) / groups)),
+      : Grouping(classes - 1),
         stride(pixels * width),
         threads(threads),
         relative_unary(groups * stride),
@@ -72,8 +64,6 @@ struct DenseCrf::State {
     for (int64_t g = 0; g < groups; ++g) passes.push_back(bilateral.pass(width, half));
   }
 
-  int64_t channels, groups;
-  int width;
   int64_t stride;
   int threads;
   Buffer<float> relative_unary;       // U_last - U
@@ -163,7 +153,7 @@ void DenseCrf::update_rows(State& s, int64_t y, int count, bool first_time, cons
     } else {
       float* to = last->marginals + y * width_;
       loops::softmax(row, to + s.channels * height_ * width_);
-      write_marginals(s, values, to);
+      planes_of_rows(s, height_ * width_, width_, values, to);
     }
   }
 }
@@ -184,36 +174,6 @@ void DenseCrf::update(State& s, bool first_time, const Result* last) const {
   std::swap(s.scaled, s.next_scaled);
 }
 
-void DenseCrf::load(State& s, const float* unary) const {
-  const int64_t pixels = height_ * width_;
-  const float* unary_last = unary + s.channels * pixels;
-  const int64_t tile = kTransposed / s.width;
-#pragma omp parallel for num_threads(s.threads) schedule(static)
-  for (int64_t first = 0; first < pixels; first += tile) {
-    const int64_t end = std::min(first + tile, pixels);
-    for (int64_t c = 0; c < s.groups * s.width; ++c) {
-      float* to = s.relative_unary.data() + c / s.width * s.stride + c % s.width;
-      const float* from = unary + c * pixels;
-      for (int64_t n = first; n < end; ++n) {
-        to[n * s.width] = c < s.channels ? unary_last[n] - from[n] : kPadding;
-      }
-    }
-  }
-}
-
-// From channels side by side to planes, for one row of pixels.
-void DenseCrf::write_marginals(const State& s, const float* values, float* to) const {
-  const int64_t tile = kTransposed / s.width;
-  for (int64_t first = 0; first < width_; first += tile) {
-    const int64_t end = std::min(first + tile, width_);
-    for (int64_t c = 0; c < s.channels; ++c) {
-      const float* from = values + c / s.width * width_ * s.width + c % s.width;
-      float* plane = to + c * height_ * width_;
-      for (int64_t x = first; x < end; ++x) plane[x] = from[x * s.width];
-    }
-  }
-}
-
 void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_t classes,
                    int64_t iterations, bool half, int threads) const {
   const int64_t pixels = height_ * width_;
@@ -224,7 +184,7 @@ void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_
   }
   const Result result{marginals, labels};
   State s(*bilateral_, across_, pixels, classes, half, threads);
-  load(s, unary);
+  relative_rows(s, pixels, unary, s.relative_unary.data(), threads);
   for (int64_t i = 0; i <= iterations; ++i) {
     for (int64_t g = 0; i > 0 && g < s.groups; ++g) {
       s.passes[g]->filter(s.scaled.data() + g * s.stride, s.scale.data(), threads);

@@ -146,6 +146,15 @@ def test_constant_unaries_stay_uniform(backend: str) -> None:
     assert_close(result, torch.full_like(unary, 0.25))
 
 
+@pytest.mark.parametrize("label", range(3))
+def test_a_label_ruled_out_by_a_large_energy_leaves_the_others_alone(label: int) -> None:
+    image, unary = blocks(9, 8), energies(3, 9, 8)
+    unary[label, 2:5] = 1e8
+    result = ops.dense_crf(image, unary, iterations=3, backend="native")
+    assert_close(result, ops.dense_crf(image, unary, iterations=3, backend="reference"))
+    assert (result[label, 2:5] < 1e-30).all()
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 10), st.integers(0, 99))
 def test_marginals_sum_to_one_and_follow_a_permutation_of_the_classes(
