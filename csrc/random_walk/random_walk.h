@@ -55,7 +55,7 @@ struct WalkImage {
   int64_t maps, height, width;
 };
 
-// random_walk_cpu of several images, each by its share of the threads.
+// random_walk_cpu of several images, each by one thread, or by all if they are fewer than these.
 void random_walk_batch_cpu(const std::vector<WalkImage>& images, const RandomWalk& walk,
                            int threads);
 

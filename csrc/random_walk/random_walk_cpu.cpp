@@ -1,8 +1,11 @@
+#include <omp.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <map>
 #include <new>
+#include <thread>
 
 #include "random_walk/random_walk.h"
 #include "simd.h"
@@ -263,25 +266,46 @@ struct Series {
   std::vector<Term> terms;
 };
 
-// One thread takes several steps at a time, each a band behind the one before, whose results it
-// needs as far as a margin ahead: the links of a band then come from memory once for all of them.
+// How many steps each band has taken, for the threads that wait for it.
+class Progress {
+ public:
+  explicit Progress(int64_t bands) : steps_(bands) {}
+  void set(int64_t band, int64_t steps) { steps_[band].store(steps, std::memory_order_release); }
+  void wait(int64_t band, int64_t steps) const {
+    constexpr int kSpins = 2000;  // before another process may have the core
+    for (int spins = 0; steps_[band].load(std::memory_order_acquire) < steps; ++spins) {
+      if (spins >= kSpins) std::this_thread::yield();
+    }
+  }
+
+ private:
+  std::vector<std::atomic<int64_t>> steps_;
+};
+
+// Each thread has adjacent bands and takes several steps at a time, each a band behind the one
+// before, whose results it needs as far as a margin ahead: the links of a band then come from
+// memory once for all of them. Only at its first and its last band it waits, for the thread that
+// has the next one. Every other thread goes upward, so that two that meet come there together.
 void advance(const Transition& t, Iterates& v, const std::vector<Term>& terms, int threads) {
   const Bands bands(t);
-  const int64_t count = static_cast<int64_t>(terms.size());
-  const int64_t together = threads > 1 ? 1 : kStepsTogether;
-  for (int64_t n = 0; n < count; n += together) {
-    const int64_t steps = std::min(together, count - n);
-    if (threads > 1) {
-      bands.each(threads, [&](int64_t first, int64_t last) {
-        advance_rows(t, v, n, terms[n], first, last);
-      });
-      continue;
-    }
-    for (int64_t front = 0; front < bands.count + steps - 1; ++front) {
-      for (int64_t s = 0; s < steps; ++s) {
-        const int64_t band = front - s;
-        if (band < 0 || band >= bands.count) continue;
-        advance_rows(t, v, n + s, terms[n + s], bands.first(band), bands.last(band));
+  const auto count = static_cast<int64_t>(terms.size());
+  Progress progress(bands.count);
+#pragma omp parallel num_threads(static_cast<int>(std::min<int64_t>(threads, bands.count)))
+  {
+    const int64_t thread = omp_get_thread_num(), team = omp_get_num_threads();
+    const int64_t begin = bands.count * thread / team, end = bands.count * (thread + 1) / team;
+    for (int64_t n = 0; n < count; n += kStepsTogether) {
+      const int64_t last = std::min(n + kStepsTogether, count);
+      for (int64_t front = 0; front < end - begin + last - n - 1; ++front) {
+        for (int64_t step = n; step < last; ++step) {
+          const int64_t place = front - (step - n);
+          if (place < 0 || place >= end - begin) continue;
+          const int64_t band = thread % 2 == 0 ? begin + place : end - 1 - place;
+          if (band == begin && band > 0) progress.wait(band - 1, step);
+          if (band == end - 1 && end < bands.count) progress.wait(end, step);
+          advance_rows(t, v, step, terms[step], bands.first(band), bands.last(band));
+          progress.set(band, step + 1);
+        }
       }
     }
   }
@@ -313,17 +337,19 @@ void random_walk_cpu(const float* cam, const float* edge, float* out, int64_t ma
 
 void random_walk_batch_cpu(const std::vector<WalkImage>& images, const RandomWalk& walk,
                            int threads) {
-  const int64_t count = static_cast<int64_t>(images.size());
-  // Small images have little to share out: better one thread each.
-  const int team = static_cast<int>(std::min<int64_t>(threads, count));
-  const int each = threads / std::max(team, 1);
-  std::atomic<int64_t> next{0};
-#pragma omp parallel num_threads(team)
-  for (int64_t i = next++; i < count; i = next++) {
-    const WalkImage& image = images[i];
+  const auto count = static_cast<int64_t>(images.size());
+  const auto one = [&](const WalkImage& image, int team) {
     random_walk_cpu(image.cam, image.edge, image.out, image.maps, image.height, image.width, walk,
-                    each);
+                    team);
+  };
+  // Not a team of teams: libgomp makes the threads of inner teams anew for every loop.
+  if (count < threads) {
+    for (const WalkImage& image : images) one(image, threads);
+    return;
   }
+  std::atomic<int64_t> next{0};
+#pragma omp parallel num_threads(threads)
+  for (int64_t i = next++; i < count; i = next++) one(images[i], 1);
 }
 
 }  // namespace c2am
