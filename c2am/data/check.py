@@ -17,6 +17,7 @@ from c2am.data.images import read_image, read_mask
 from c2am.data.voc import SBD_URL, TRAIN_AUG_SIZE, VOC_CLASSES, VOC_URL, VocDataset
 from c2am.palette import VOID
 from c2am.progress import progress_bar
+from c2am.wording import counted
 
 SOURCES = f"""\
 Where the parts of PASCAL VOC 2012 come from:
@@ -49,7 +50,11 @@ def check_dataset(config: DataConfig) -> list[Problem]:
     and shows a progress bar.
     """
     problems: list[Problem] = []
-    dataset = _attempt(problems, open_dataset, config, Path(config.root))
+
+    def report(fault: str) -> None:
+        problems.append(Problem("error", fault))
+
+    dataset = _attempt(problems, open_dataset, config, Path(config.root), report)
     if dataset is None:
         return problems
     lists = _read_lists(config, dataset, problems)
@@ -60,7 +65,8 @@ def check_dataset(config: DataConfig) -> list[Problem]:
     if not _has_labels(config, dataset):
         labelled = set()  # said once, by _check_folders
     check = partial(_check_image, dataset, labelled=labelled)
-    return problems + _in_threads(check, ids, config.threads)
+    problems += _in_threads(check, ids, config.threads)
+    return list(dict.fromkeys(problems))  # a list may be read for the sake of another
 
 
 def _has_labels(config: DataConfig, dataset: Dataset) -> bool:
@@ -121,11 +127,13 @@ def _check_lists(
     train, val = lists.get(config.train_list, []), lists.get(config.val_list, [])
     both = set(train) & set(val)
     if both and set(train) != set(val):
-        text = f"has {len(both)} images of the list {config.val_list!r}, such as {min(both)}"
+        images = counted(len(both), "image")
+        text = f"has {images} of the list {config.val_list!r}, such as {min(both)}"
         yield Problem("warning", f"list {config.train_list!r}: {text}")
     size = len(lists.get("train_aug", ()))
     if size not in (0, TRAIN_AUG_SIZE) and dataset.classes == VOC_CLASSES:
-        text = f"{size} images: VOC train + SBD train + SBD val - VOC val are {TRAIN_AUG_SIZE}"
+        expected = f"VOC train + SBD train + SBD val - VOC val are {TRAIN_AUG_SIZE:,}"
+        text = f"{counted(size, 'image')}: {expected}"
         yield Problem("error", f"list 'train_aug': {text}")
     unscored: dict[str, list[str]] = {}  # image without mask -> lists
     for name in dict.fromkeys((config.score_list, config.val_list)):

@@ -1,6 +1,6 @@
 """What the pipeline asks of a dataset, and the checks that every dataset shares."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,15 @@ import numpy as np
 
 class DataError(ValueError):
     """A file of a dataset is missing, unreadable or contradicts another; the message names it."""
+
+
+Report = Callable[[str], None]
+"""What is done about an entry of a list or table that is wrong; if it returns, that is left out."""
+
+
+def refuse(fault: str) -> None:
+    """The `Report` of the pipeline, which does not start with less than it was told."""
+    raise DataError(fault)
 
 
 @contextmanager
@@ -60,15 +69,22 @@ def validate_id(image_id: str, source: Path | str) -> str:
     return image_id
 
 
-def validate_ids(ids: Iterable[str], source: Path | str) -> list[str]:
-    """Return the ids as a list if all are plain names, each once; `source` names their file."""
-    valid = [validate_id(image_id, source) for image_id in ids]
-    seen: set[str] = set()
-    for image_id in valid:
-        if image_id in seen:
-            raise DataError(f"{source}: image id {image_id!r} stands in it more than once")
-        seen.add(image_id)
-    return valid
+def validate_ids(ids: Iterable[str], source: Path | str, report: Report = refuse) -> list[str]:
+    """The ids that are plain names, each once; `report` is told of all others.
+
+    `source` names their file.
+    """
+    valid: dict[str, None] = {}
+    for image_id in ids:
+        try:
+            validate_id(image_id, source)
+        except DataError as error:
+            report(str(error))
+            continue
+        if image_id in valid:
+            report(f"{source}: image id {image_id!r} stands in it more than once")
+        valid[image_id] = None
+    return list(valid)
 
 
 def read_text(path: Path) -> str:
@@ -79,10 +95,10 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read ({error})") from error
 
 
-def read_list(path: Path) -> list[str]:
+def read_list(path: Path, report: Report = refuse) -> list[str]:
     """Image ids of a list file, one a line, empty lines skipped."""
     lines = [line.strip() for line in read_text(path).splitlines()]
-    ids = validate_ids([line for line in lines if line], path)
+    ids = validate_ids([line for line in lines if line], path, report)
     if not ids:
         raise DataError(f"{path}: the list is empty")
     return ids

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am.data.dataset import DataError
+from c2am.data.dataset import DataError, Report, refuse
 from c2am.data.images import EXTENSIONS, image_size
 from c2am.data.tables import read_label_table
 from c2am.workspace import is_run
@@ -19,12 +19,13 @@ class FolderDataset:
 
     The CSV has the columns `image_id,labels` (file name without extension; class names) and
     optionally `split`. Without that column every list holds all images. Classes are the names
-    found, sorted; a mask `masks/<image_id>.png` holds their index + 1.
+    found, sorted; a mask `masks/<image_id>.png` holds their index + 1. `report` is told of rows
+    of the CSV that are wrong, and of two images of one id.
     """
 
-    def __init__(self, root: Path, *, labels: Path | None = None) -> None:
+    def __init__(self, root: Path, *, labels: Path | None = None, report: Report = refuse) -> None:
         self.root = Path(root)
-        self._table = read_label_table(labels or self.root / "labels.csv")
+        self._table = read_label_table(labels or self.root / "labels.csv", report)
         self.classes = tuple(
             sorted({name for names in self._table.labels.values() for name in names})
         )
@@ -32,10 +33,10 @@ class FolderDataset:
             raise DataError(f"{self._table.path}: {len(self.classes)} classes: expected 1 to 254")
         self.unlisted: list[Path] = []
         """Images below the root that stand in no row of the CSV."""
-        self._images = self._find_images()
+        self._images = self._find_images(report)
         self._sizes: dict[str, tuple[int, int]] = {}
 
-    def _find_images(self) -> dict[str, Path]:
+    def _find_images(self, report: Report) -> dict[str, Path]:
         found: dict[str, Path] = {}
         for path in sorted(_files_below(self.root)):
             image_id = path.stem
@@ -45,9 +46,8 @@ class FolderDataset:
                 self.unlisted.append(path)
                 continue
             if image_id in found:
-                raise DataError(
-                    f"{path}: the image id {image_id!r} belongs to {found[image_id]} too"
-                )
+                report(f"{path}: the image id {image_id!r} belongs to {found[image_id]} too")
+                continue
             found[image_id] = path
         return found
 

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am.data.dataset import DataError, label_vector, read_text, validate_ids
+from c2am.data.dataset import (
+    DataError,
+    Report,
+    label_vector,
+    read_text,
+    refuse,
+    validate_ids,
+)
+from c2am.wording import counted
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class LabelTable:
         return label_vector(self.labels[image_id], classes, self.path)
 
 
-def _rows(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
+def _rows(path: Path, lines: list[list[str]], report: Report) -> list[dict[str, str]]:
     """The rows below the header, by column."""
     columns = [name.strip() for name in lines[0]] if lines else []
     if sorted(columns) not in (["image_id", "labels"], ["image_id", "labels", "split"]):
@@ -36,31 +44,35 @@ def _rows(path: Path, lines: list[list[str]]) -> list[dict[str, str]]:
         )
     if len(lines) == 1:
         raise DataError(f"{path}: no rows")
+    rows = []
     for line in lines[1:]:
-        if len(line) != len(columns):
-            raise DataError(
-                f"{path}: the row {','.join(line)!r} has {len(line)} fields, "
-                f"the header {len(columns)}"
-            )
-    return [dict(zip(columns, line, strict=True)) for line in lines[1:]]
+        if len(line) == len(columns):
+            rows.append(dict(zip(columns, line, strict=True)))
+        else:
+            fields = f"{counted(len(line), 'field')}, the header {len(columns)}"
+            report(f"{path}: the row {','.join(line)!r} has {fields}")
+    return rows
 
 
-def read_label_table(path: Path) -> LabelTable:
+def read_label_table(path: Path, report: Report = refuse) -> LabelTable:
     """Read a label table.
 
     Labels are separated by `;` if the column has one anywhere, else by spaces; a name may then
-    contain spaces. An image without labels is allowed. Raises `DataError` naming the file and,
-    for wrong columns, those found and those expected.
+    contain spaces. An image without labels is allowed. `report` is told of rows that are wrong.
+    Raises `DataError` naming the file and, for wrong columns, those found and those expected.
     """
     try:
         lines = [line for line in csv.reader(read_text(path).splitlines(), strict=True) if line]
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV ({error})") from error
-    rows = _rows(path, lines)
-    ids = validate_ids([row["image_id"].strip() for row in rows], path)
+    rows = _rows(path, lines, report)
+    ids = [row["image_id"].strip() for row in rows]
+    by_id = dict(zip(reversed(ids), reversed(rows), strict=True))  # the first row of an id counts
+    kept = {image_id: by_id[image_id] for image_id in validate_ids(ids, path, report)}
     separator = ";" if any(";" in row["labels"] for row in rows) else None
-    names = [tuple(n.strip() for n in r["labels"].split(separator) if n.strip()) for r in rows]
-    labels = dict(zip(ids, names, strict=True))
-    if "split" not in rows[0]:
-        return LabelTable(path, labels, None)
-    return LabelTable(path, labels, dict(zip(ids, (r["split"].strip() for r in rows), strict=True)))
+    labels = {
+        image_id: tuple(name.strip() for name in row["labels"].split(separator) if name.strip())
+        for image_id, row in kept.items()
+    }
+    splits = {name: row["split"].strip() for name, row in kept.items() if "split" in row}
+    return LabelTable(path, labels, splits or None)

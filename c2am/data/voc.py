@@ -8,14 +8,16 @@ import numpy as np
 
 from c2am.data.dataset import (
     DataError,
+    Report,
     label_vector,
     read_list,
     read_text,
+    refuse,
     validate_id,
-    validate_ids,
 )
 from c2am.data.images import image_size
 from c2am.data.tables import read_label_table
+from c2am.wording import counted
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -50,11 +52,19 @@ class VocDataset:
     Image labels come from the XML annotations, or from the CSV `labels`; never from masks. The
     classes are VOC's 20, or the lines of `<root>/classes.txt`. `sbd` is SBD's
     `benchmark_RELEASE/dataset`, from which `train_aug` is derived where there is no list of it;
-    its images and annotations are all in VOC 2012's folders.
+    its images and annotations are all in VOC 2012's folders. `report` is told of entries of the
+    lists and of rows of the CSV that are wrong.
     """
 
-    def __init__(self, root: Path, *, labels: Path | None = None, sbd: Path | None = None) -> None:
-        self.root, self.sbd = Path(root), sbd
+    def __init__(
+        self,
+        root: Path,
+        *,
+        labels: Path | None = None,
+        sbd: Path | None = None,
+        report: Report = refuse,
+    ) -> None:
+        self.root, self.sbd, self._report = Path(root), sbd, report
         if not (self.root / "JPEGImages").is_dir():
             raise DataError(
                 f"{self.root / 'JPEGImages'}: no such folder. The root is the VOC2012 of a "
@@ -62,7 +72,7 @@ class VocDataset:
             )
         names = self.root / "classes.txt"
         self.classes = tuple(read_list(names)) if names.is_file() else VOC_CLASSES
-        self._table = read_label_table(labels) if labels else None
+        self._table = read_label_table(labels, report) if labels else None
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def list_path(self, split: str) -> Path:
@@ -80,7 +90,7 @@ class VocDataset:
             raise DataError(
                 f"{path}: no such list; lists found: {lists}. VOC's are part of {VOC_URL}"
             )
-        return read_list(path)
+        return read_list(path, self._report)
 
     def _derive_train_aug(self, path: Path) -> list[str]:
         """VOC train + SBD train + SBD val - VOC val, sorted; warns if they are not 10,582."""
@@ -92,14 +102,16 @@ class VocDataset:
                 "To train without SBD, pass --data.train_list train"
             )
         ids = set(self.ids("train"))
-        ids.update(read_list(self.sbd / "train.txt"), read_list(self.sbd / "val.txt"))
+        for name in ("train", "val"):
+            ids.update(read_list(self.sbd / f"{name}.txt", self._report))
         ids -= set(self.ids("val"))
         if self.classes == VOC_CLASSES and len(ids) != TRAIN_AUG_SIZE:
             warnings.warn(
-                f"{self.sbd}: train_aug has {len(ids):,} images, {TRAIN_AUG_SIZE:,} were expected",
+                f"{self.sbd}: train_aug has {counted(len(ids), 'image')}, "
+                f"{TRAIN_AUG_SIZE:,} were expected",
                 stacklevel=3,
             )
-        return validate_ids(sorted(ids), self.sbd)
+        return sorted(ids)
 
     def image_path(self, image_id: str) -> Path:
         """`JPEGImages/<id>.jpg`."""

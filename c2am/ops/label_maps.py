@@ -106,7 +106,7 @@ def _check(
     for other, values in (("classes", classes), ("sizes", sizes)):
         if len(values) != len(maps):
             got, expected = len(values), len(maps)
-            raise ValueError(f"{OP}: {other} has {got} images, expected {expected} as {name}")
+            raise ValueError(f"{OP}: {other} has length {got}, expected {expected} as {name}")
     checks.above(OP, 0, stride=stride)
     checks.above(OP, -float("inf"), threshold=threshold)
     for b, (each, of_maps, size) in enumerate(zip(maps, classes, sizes, strict=True)):

@@ -114,7 +114,7 @@ def random_walk_batch(
 def check_images(cams: Sequence[Tensor], edges: Sequence[Tensor]) -> None:
     """The checks of `random_walk_batch` that are of its tensors."""
     if len(cams) != len(edges):
-        raise ValueError(f"{OP}: edges has {len(edges)} images, expected {len(cams)} as cams")
+        raise ValueError(f"{OP}: edges has length {len(edges)}, expected {len(cams)} as cams")
     for cam, edge in zip(cams, edges, strict=True):
         checks.tensor(OP, "cam", cam, ("K", "H", "W"), checks.FEATURES, like=cams[0])
         checks.tensor(OP, "edge", edge, cam.shape[1:], checks.FEATURES, like=cam)

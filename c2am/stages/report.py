@@ -23,6 +23,7 @@ from c2am.viz.summary import (
     summarize_method,
     versions,
 )
+from c2am.wording import counted
 from c2am.workspace import Workspace, atomic, read_tensors
 
 PAGE = "index.html"
@@ -96,10 +97,11 @@ def _about(name: str, config: PipelineConfig) -> str:
 
 def _facts(config: PipelineConfig, dataset: Dataset) -> list[tuple[str, str]]:
     data = config.data
+    trained_on = len(dataset.ids(data.train_list))
     return [
         ("Dataset", data.kind),
         ("Classes", str(len(dataset.classes))),
-        ("Trained on", f"{data.train_list}, {len(dataset.ids(data.train_list)):,} images"),
+        ("Trained on", f"{data.train_list}, {counted(trained_on, 'image')}"),
         ("Seeds and pseudo masks scored on", data.score_list),
         ("Segmenter scored on", data.val_list),
         ("Classifier", config.classifier.backbone),

@@ -80,8 +80,9 @@ def list_missing_image(root):
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text("v1\ngone\n")
 
 
-def escape_folder(root):
-    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("v1\n../t1\n")
+def list_bad_ids(root):
+    text = "v1\n../t1\nv1\na/b\ngone\n"
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text(text)
 
 
 FAULTS = [
@@ -104,7 +105,17 @@ FAULTS = [
             "error: {root}/Annotations/gone.xml: cannot be read",
         ],
     ),
-    (escape_folder, ["error: {root}/ImageSets/Segmentation/val.txt: '../t1' is not an image id"]),
+    (
+        list_bad_ids,
+        [
+            "error: {root}/ImageSets/Segmentation/val.txt: '../t1' is not an image id",
+            "error: {root}/ImageSets/Segmentation/val.txt: image id 'v1' stands in it more than",
+            "error: {root}/ImageSets/Segmentation/val.txt: 'a/b' is not an image id",
+            "warning: list 'val': no mask of the image 'gone'",
+            "error: {root}/JPEGImages/gone.jpg: no such file",
+            "error: {root}/Annotations/gone.xml: cannot be read",
+        ],
+    ),
 ]
 
 
@@ -120,14 +131,14 @@ def test_each_fault_is_named_and_nothing_else(root, fault, expected):
 def test_train_aug_must_have_its_size(root):
     (root / "ImageSets" / "Segmentation" / "train_aug.txt").write_text("t1\nt2\n")
     assert check(root, train_list="train_aug") == [
-        "error: list 'train_aug': 2 images: VOC train + SBD train + SBD val - VOC val are 10582"
+        "error: list 'train_aug': 2 images: VOC train + SBD train + SBD val - VOC val are 10,582"
     ]
 
 
 def test_images_of_val_in_the_training_list_are_said(root):
     (root / "ImageSets" / "Segmentation" / "mine.txt").write_text("t1\nv1\n")
     assert check(root, train_list="mine") == [
-        "warning: list 'mine': has 1 images of the list 'val', such as v1"
+        "warning: list 'mine': has 1 image of the list 'val', such as v1"
     ]
 
 
@@ -162,6 +173,37 @@ def test_a_folder_with_a_table(tmp_path):
     assert found[4].startswith(f"error: {tmp_path}: no image of id 'gone'")
 
 
+def test_bad_rows_of_a_table_are_all_named_and_the_others_are_checked(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("image_id,labels\na,dog\n../b,cat\na,unicorn\nb\ngone,dog\n")
+    for name in ("a.jpg", "a.png"):
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    errors = [text for text in check(tmp_path, kind="folder") if text.startswith("error")]
+    assert errors == [
+        f"error: {table}: the row 'b' has 1 field, the header 2",
+        f"error: {table}: '../b' is not an image id (a plain name is expected)",
+        f"error: {table}: image id 'a' stands in it more than once",
+        f"error: {tmp_path}/a.png: the image id 'a' belongs to {tmp_path}/a.jpg too",
+        errors[4],
+    ]
+    assert errors[4].startswith(f"error: {tmp_path}: no image of id 'gone'")
+
+
+def test_bad_ids_of_lists_that_train_aug_is_derived_from_are_named_once(root, tmp_path):
+    sbd = tmp_path / "sbd"
+    sbd.mkdir()
+    (sbd / "train.txt").write_text("t1\n../s\n")
+    (sbd / "val.txt").write_text("t2\n")
+    (root / "ImageSets" / "Segmentation" / "val.txt").write_text("v1\n../v\n")
+    with pytest.warns(UserWarning, match="train_aug has 3 images"):
+        found = check(root, train_list="train_aug", sbd=str(sbd))
+    assert [text.split(": ", 1)[1].split(" is not")[0] for text in found] == [
+        f"{sbd}/train.txt: '../s'",
+        f"{root}/ImageSets/Segmentation/val.txt: '../v'",
+        "list 'train_aug': 3 images: VOC train + SBD train + SBD val - VOC val are 10,582",
+    ]
+
+
 def test_an_image_without_mask_is_said_once_for_all_lists(tmp_path):
     (tmp_path / "labels.csv").write_text("image_id,labels\na,dog\nb,cat\n")
     (tmp_path / "masks").mkdir()
@@ -179,7 +221,12 @@ def test_the_command_says_where_things_come_from(root, capsys):
     assert f"{root}: 0 errors, 0 warnings" in capsys.readouterr().out
     assert cli.main(["data", "check", str(root)]) == 1
     said = capsys.readouterr().out
-    for text in ("train_aug.txt: no such file", "benchmark.tgz", "VOCtrainval", "1 errors"):
+    for text in (
+        "train_aug.txt: no such file",
+        "benchmark.tgz",
+        "VOCtrainval",
+        ": 1 error, 0 warnings",
+    ):
         assert text in said
     assert cli.main(["data", "check", str(root / "nowhere"), "--kind", "folder"]) == 1
     assert "labels.csv: cannot be read" in capsys.readouterr().out

@@ -71,7 +71,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path):
         ("", "columns none: expected"),
         ("image_id,labels\n", "no rows"),
         ("image_id,labels\na,dog,cat\n", "the row 'a,dog,cat' has 3 fields, the header 2"),
-        ("image_id,labels\na\n", "the row 'a' has 1 fields, the header 2"),
+        ("image_id,labels\na\n", "the row 'a' has 1 field, the header 2"),
         ('"image_id,labels\na,dog\n', "not a CSV"),
         ("image_id,labels\n../../etc/passwd,dog\n", "'../../etc/passwd' is not an image id"),
         ("image_id,labels\n..,dog\n", "'..' is not an image id"),

@@ -144,8 +144,8 @@ ONE: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        (r"classes has 0 images", {"classes": []}),
-        (r"sizes has 2 images", {"sizes": [(1, 1), (1, 1)]}),
+        (r"classes has length 0", {"classes": []}),
+        (r"sizes has length 2", {"sizes": [(1, 1), (1, 1)]}),
         (r"maps\[0\] has shape", {"maps": [torch.rand(3, 4)]}),
         (r"maps\[0\] is int64", {"maps": [torch.zeros(2, 3, 4, dtype=torch.int64)]}),
         (r"maps\[0\] has NaN", {"maps": [torch.full((2, 3, 4), float("nan"))]}),
@@ -169,11 +169,11 @@ def test_bad_arguments_are_named(name: str, change: dict) -> None:
 @pytest.mark.parametrize(
     ("name", "change"),
     [
-        (r"label_maps: classes has 0 images, expected 1 as cams", {"classes": []}),
+        (r"label_maps: classes has length 0, expected 1 as cams", {"classes": []}),
         (r"label_maps: classes\[0\] has shape", {"classes": [torch.arange(3)]}),
         (r"label_maps: sizes\[0\] is \(13, 16\)", {"sizes": [(13, 16)]}),
         (r"label_maps: threshold is nan", {"threshold": float("nan")}),
-        (r"random_walk: edges has 0 images", {"edges": []}),
+        (r"random_walk: edges has length 0", {"edges": []}),
         (r"random_walk: edge is list", {"edges": [[0.5]]}),
     ],
 )

@@ -233,7 +233,7 @@ def test_batch_of_images_of_different_sizes(
     assert launched("random_walk", "native") == (backend == "native")  # one call for all
     for (cam, edge), result in zip(images, results, strict=True):
         assert result.equal(ops.random_walk(cam, edge, steps=30, backend=backend))
-    with pytest.raises(ValueError, match="random_walk: edges has 3 images, expected 4"):
+    with pytest.raises(ValueError, match="random_walk: edges has length 3, expected 4"):
         ops.random_walk_batch(cams, edges[1:])
     assert ops.random_walk_batch([], []) == []
 
