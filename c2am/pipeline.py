@@ -24,7 +24,6 @@ from c2am.data import Dataset, open_dataset
 from c2am.events import Events
 from c2am.jobs import STAGE_NAMES, Job, Jobs
 from c2am.methods import build_method
-from c2am.parsing import dump_config
 from c2am.progress import console
 from c2am.provenance import (
     device_name,
@@ -35,9 +34,10 @@ from c2am.provenance import (
     versions,
 )
 from c2am.results import cost_table, score_table
+from c2am.runs import store_config
 from c2am.stages.context import StageContext
 from c2am.viz.summary import duration
-from c2am.workspace import TEMPORARY, Workspace, atomic
+from c2am.workspace import TEMPORARY, Workspace
 
 
 def run(
@@ -71,8 +71,7 @@ def run(
         wanted = chosen if stages is not None else chosen - pipeline.jobs.unneeded()
         pipeline.check(wanted, force)
         if distributed.is_main():
-            with atomic(workspace.config_path) as temporary:
-                temporary.write_text(dump_config(config), encoding="utf-8")
+            store_config(config, workspace)
         for job in pipeline.jobs:
             if job.stage.name in wanted:
                 pipeline.run_job(job, force)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from c2am import pipeline
-from c2am.config import PipelineConfig
+from c2am.config import DataConfig, PipelineConfig
 from c2am.jobs import STAGE_NAMES
 from c2am.workspace import Workspace
 
@@ -61,7 +61,8 @@ class Run:
         self.actions: dict[str, object] = {}
         (folder / "images").mkdir()
         self.images = Images(folder / "images")
-        self.config = PipelineConfig(workspace=str(folder / "runs"), device="cpu")
+        data = DataConfig(root=str(folder / "images"))
+        self.config = PipelineConfig(workspace=str(folder / "runs"), device="cpu", data=data)
         self.root = folder / "runs" / "run"
         self.workspace = Workspace(self.root)
         monkeypatch.setattr(pipeline, "open_dataset", lambda config, folder: self.images)
