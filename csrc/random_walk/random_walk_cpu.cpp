@@ -4,9 +4,9 @@
 #include <atomic>
 #include <cmath>
 #include <map>
-#include <new>
 #include <thread>
 
+#include "buffer.h"
 #include "random_walk/random_walk.h"
 #include "simd.h"
 
@@ -18,18 +18,7 @@ constexpr int kRows = 2;        // of a block of pixels, computed together; a ve
 constexpr int kColumns = 16;    // of the widest vector
 constexpr int64_t kStepsTogether = 6;
 
-// Aligned as the widest vectors: a load that crosses cache lines takes twice the time.
-template <typename T>
-struct Aligned {
-  using value_type = T;
-  T* allocate(size_t count) {
-    return static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t{64}));
-  }
-  void deallocate(T* values, size_t) { ::operator delete(values, std::align_val_t{64}); }
-  bool operator==(const Aligned&) const { return true; }
-  bool operator!=(const Aligned&) const { return false; }
-};
-using Floats = std::vector<float, Aligned<float>>;
+using Floats = Buffer<float>;
 
 // A pixel beside a block: its distance from the block's first row and, for each row of the block,
 // the distance of A between the two from the block's place in `links`.
@@ -61,8 +50,8 @@ struct Iterates {
   Iterates(int64_t maps, int64_t size)
       : maps(maps),
         size(size),
-        values{Floats(maps * size), Floats(maps * size)},
-        sum(maps * size) {}
+        values{Floats(maps * size, 0.0f), Floats(maps * size, 0.0f)},
+        sum(maps * size, 0.0f) {}
   int64_t maps, size;
   Floats values[2];  // before step n the current one is values[n % 2], the other the previous one
   Floats sum;
@@ -189,7 +178,7 @@ void fill_links(Transition& t, const Floats& strength, int threads) {
     for (const Offset& o : path.pixels) offsets.back().push_back(t.grid.step(o));
   }
   const int64_t rows = (t.grid.end - t.grid.begin) / t.grid.stride;
-  t.links.assign(t.link(0, rows, 0), 0.0f);
+  t.links = Floats(t.link(0, rows, 0), 0.0f);
   Bands(t).each(threads, [&](int64_t first, int64_t last) {
     for (int64_t y = first; y < last; ++y) {
       for (int64_t p = 0; p < t.count(); ++p) {
@@ -202,7 +191,7 @@ void fill_links(Transition& t, const Floats& strength, int threads) {
 
 // D_i = 1 + sum_j A_ij.
 void fill_degrees(Transition& t, int threads) {
-  t.inverse_degree.assign(t.grid.size, 1.0f);
+  t.inverse_degree = Floats(t.grid.size, 1.0f);
   Bands(t).each(threads, [&](int64_t first, int64_t last) {
     for (int64_t y = first; y < last; ++y) {
       float* degree = t.inverse_degree.data() + t.grid.index(y, 0);
