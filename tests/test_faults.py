@@ -18,13 +18,11 @@ from pathlib import Path
 
 import pytest
 import tiny_training
-import torch
+from tiny_training import assert_same, losses, weights
 from torch.distributed import HashStore
 
 from c2am import distributed, pipeline, watchdog
-from c2am.events import read_metrics
 from c2am.joining import fresh_store
-from c2am.workspace import read_tensors
 
 ROOT = Path(__file__).parent.parent
 FORKS = multiprocessing.get_context("forkserver")
@@ -95,8 +93,7 @@ def test_a_rank_killed_on_one_of_two_hosts_is_restarted_and_nothing_is_lost(tmp_
         assert process.exitcode == 0
     assert (tmp_path / "cut" / "killed").exists()
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    for name, tensor in read_tensors(tmp_path / "whole" / "weights.safetensors").items():
-        assert torch.equal(read_tensors(tmp_path / "cut" / "weights.safetensors")[name], tensor)
+    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
 
 
 def launch_host(host: int, port: int, folder: Path, *words: str) -> subprocess.Popen:
@@ -123,10 +120,6 @@ def launch_host(host: int, port: int, folder: Path, *words: str) -> subprocess.P
     # Into a file: a pipe that nobody reads meanwhile would stop a host that says much.
     with (folder.parent / f"host-{host}.txt").open("w") as said:
         return subprocess.Popen(command, env=environment, stderr=said)
-
-
-def losses(folder: Path) -> list[tuple[int, float]]:
-    return [(line["step"], line["loss"]) for line in read_metrics(folder / "events", "tiny")]
 
 
 def test_an_attempt_does_not_find_what_an_earlier_one_has_left():

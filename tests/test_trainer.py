@@ -1,9 +1,9 @@
-import errno
+"""The training loop: steps, schedule, losses read late, signals, compilation, traces."""
+
 import gzip
 import json
 import math
 import os
-import random
 import signal
 import threading
 from contextlib import contextmanager
@@ -11,52 +11,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import NoisyTask, TinyLoader, TinyTask, tiny_config, tiny_train
+from tiny_training import (
+    TinyLoader,
+    TinyTask,
+    assert_same,
+    losses,
+    tiny_config,
+    tiny_run,
+    tiny_train,
+    weights,
+)
 from torch._dynamo.utils import counters
 
-from c2am import checkpoints, distributed, trainer, workspace
+from c2am import distributed, trainer
 from c2am.events import Events, read_metrics
 from c2am.trainer import TrainingError, train
-from c2am.workspace import WorkspaceError, read_tensors
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return read_tensors(folder / "weights.safetensors")
-
-
-def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
-    assert one.keys() == other.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, other[name]), name
-
-
-def losses(folder: Path) -> list[tuple[int, float]]:
-    return [(line["step"], line["loss"]) for line in read_metrics(folder / "events", "tiny")]
-
-
-def run(folder: Path, *, nan_at: int | None = None, **changes: object) -> dict:
-    config = tiny_config(**changes)
-    return tiny_train(folder, config, TinyLoader(config, nan_at=nan_at), TinyTask())
-
-
-class Dies(TinyLoader):
-    """Ends like a killed process: without any chance to save."""
-
-    def __init__(self, config, at: int) -> None:
-        super().__init__(config)
-        self.at = at
-
-    def batches(self, start):
-        for index, batch in enumerate(super().batches(start), start=start):
-            if index == self.at:
-                raise ZeroDivisionError
-            yield batch
-
-
-def run_and_die(folder: Path, at: int, **changes: object) -> None:
-    config = tiny_config(**changes)
-    with pytest.raises(ZeroDivisionError):
-        tiny_train(folder, config, Dies(config, at), TinyTask())
 
 
 @pytest.mark.parametrize("warmup", [0, 3])
@@ -75,14 +44,14 @@ def test_matches_a_plain_loop_of_sgd_and_poly(tmp_path, warmup):
         sum(task.loss(next(batches), step / 7).values()).backward()
         optimizer.step()
 
-    run(tmp_path, **schedule)
+    tiny_run(tmp_path, **schedule)
     for name, tensor in weights(tmp_path).items():
         if name != "seen":
             torch.testing.assert_close(tensor, task.net.state_dict()[name])
 
 
 def test_learns_and_reports(tmp_path):
-    metrics = run(tmp_path, steps=60)
+    metrics = tiny_run(tmp_path, steps=60)
     lines = read_metrics(tmp_path / "events", "tiny")
     assert [line["step"] for line in lines] == list(range(3, 61, 3))
     assert lines[-1]["loss"] == pytest.approx(metrics["loss"])
@@ -122,7 +91,7 @@ def test_a_step_is_watched_to_its_end(tmp_path, monkeypatch):
 
 
 def test_epochs_become_steps(tmp_path):
-    assert run(tmp_path, steps=None, epochs=2.0)["steps"] == round(2 * 23 / 6)
+    assert tiny_run(tmp_path, steps=None, epochs=2.0)["steps"] == round(2 * 23 / 6)
 
 
 def test_progress_is_the_share_done(tmp_path):
@@ -132,160 +101,9 @@ def test_progress_is_the_share_done(tmp_path):
     assert task.progress == [0, 0.25, 0.5, 0.75]
 
 
-def test_leaves_weights_and_no_checkpoint(tmp_path):
-    run(tmp_path)
-    assert {path.name for path in tmp_path.glob("*.*")} == {"training.json", "weights.safetensors"}
-
-
-def test_the_same_training_gives_the_same_bytes(tmp_path):
-    run(tmp_path / "a")
-    run(tmp_path / "b", log_every=4)
-    contents = [(tmp_path / name / "weights.safetensors").read_bytes() for name in "ab"]
-    assert contents[0] == contents[1]
-
-
-def test_a_finished_training_is_loaded(tmp_path):
-    metrics = run(tmp_path)
-    config = tiny_config()
-    loader, task = TinyLoader(config), TinyTask()
-    assert tiny_train(tmp_path, config, loader, task) == metrics
-    assert loader.started_at is None
-    assert_same(task.net.state_dict(), weights(tmp_path))
-
-
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("step", [5, 8, 11])
-def test_resumes_bit_for_bit(tmp_path, step, accumulate):
-    run(tmp_path / "whole", accumulate=accumulate)
-    run_and_die(tmp_path / "cut", step * accumulate, accumulate=accumulate)
-    config = tiny_config(accumulate=accumulate)
-    loader = TinyLoader(config)
-    tiny_train(tmp_path / "cut", config, loader, TinyTask())
-    assert loader.started_at == step // 4 * 4 * accumulate
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    # Checkpoints lie between the lines of the log, which are means of three steps.
-    assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
-
-
-def test_random_state_is_resumed(tmp_path):
-    config = tiny_config()
-    tiny_train(tmp_path / "whole", config, TinyLoader(config), NoisyTask())
-    with pytest.raises(ZeroDivisionError):
-        tiny_train(tmp_path / "cut", config, Dies(config, 6), NoisyTask())
-    tiny_train(tmp_path / "cut", config, TinyLoader(config), NoisyTask())
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
-@pytest.mark.parametrize("keep", [1, 2, 3])
-def test_keeps_the_newest_checkpoints(tmp_path, keep):
-    run_and_die(tmp_path, 11, checkpoint_every=2, keep_checkpoints=keep)
-    steps = sorted(int(path.stem.split("-")[1]) for path in tmp_path.glob("checkpoint*"))
-    assert steps == [6, 8, 10][-keep:]
-
-
-def test_training_goes_on_while_a_checkpoint_is_written(tmp_path, monkeypatch):
-    """And the file holds the state of its step, not of the later ones."""
-    at_six = threading.Event()
-
-    def slow(*arguments):
-        assert at_six.wait(60)
-        workspace.write_tensors(*arguments)
-
-    class Announces(Dies):
-        def fault(self):
-            at_six.set()
-
-    run(tmp_path / "whole")
-    config = tiny_config()
-    loader = Announces(config, at=7)
-    loader.fault_at = 6
-    monkeypatch.setattr(checkpoints, "write_tensors", slow)
-    with pytest.raises(ZeroDivisionError):
-        tiny_train(tmp_path / "cut", config, loader, TinyTask())
-    assert [path.name for path in (tmp_path / "cut").glob("c*")] == ["checkpoint-4.safetensors"]
-    run(tmp_path / "cut")
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
-def test_a_full_disk_ends_the_training_and_leaves_the_checkpoint_before(tmp_path, monkeypatch):
-    flushed = []
-
-    def full(descriptor: int) -> None:
-        flushed.append(descriptor)
-        if len(flushed) > 1:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(WorkspaceError, match=r"checkpoint-8\.safetensors: .*No space left"):
-            run(tmp_path / "cut")
-    assert [path.name for path in (tmp_path / "cut").glob("*.*")] == ["checkpoint-4.safetensors"]
-    run(tmp_path / "cut")
-    run(tmp_path / "whole")
-    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-
-
-def test_every_damaged_bit_is_noticed(tmp_path):
-    run_and_die(tmp_path, 6)
-    (path,) = tmp_path.glob("checkpoint-*")
-    whole = path.read_bytes()
-    task = TinyTask()
-    optimizer = torch.optim.SGD(task.parameter_groups())
-    with checkpoints.Checkpoints(tmp_path, task.net, optimizer) as found:
-        assert found.restore()[0] == 4
-        for bit in random.Random(0).sample(range(8 * len(whole)), 100):
-            damaged = bytearray(whole)
-            damaged[bit // 8] ^= 1 << bit % 8
-            path.write_bytes(damaged)
-            with pytest.warns(UserWarning, match=path.name):
-                assert found.restore() == (0, {})
-
-
-@pytest.mark.parametrize("damage", ["torn", "one bit", "empty", "renamed"])
-def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
-    run(tmp_path / "whole")
-    run_and_die(tmp_path / "cut", 10)
-    path = tmp_path / "cut" / "checkpoint-8.safetensors"
-    content = bytearray(path.read_bytes())
-    if damage == "torn":
-        del content[len(content) // 2 :]
-    elif damage == "empty":
-        content.clear()
-    elif damage == "one bit":
-        content[-1] ^= 1
-    else:
-        path = path.rename(path.with_name("checkpoint-9.safetensors"))
-    path.write_bytes(content)
-    config = tiny_config()
-    loader = TinyLoader(config)
-    with pytest.warns(UserWarning, match=path.name):
-        tiny_train(tmp_path / "cut", config, loader, TinyTask())
-    assert loader.started_at == 4
-    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-
-
-def test_a_checkpoint_of_another_network_is_an_error(tmp_path):
-    run_and_die(tmp_path, 6)
-
-    class Other(TinyTask):
-        def __init__(self):
-            super().__init__()
-            self.net.append(torch.nn.Linear(2, 2))
-
-    config = tiny_config()
-    with pytest.raises(RuntimeError, match=r"5\.weight"):
-        tiny_train(tmp_path, config, TinyLoader(config), Other())
-
-
-def test_a_checkpoint_beyond_the_end_is_an_error(tmp_path):
-    run_and_die(tmp_path, 10)
-    with pytest.raises(TrainingError, match="longer"):
-        run(tmp_path, steps=8)
-
-
 def test_nan_stops_with_step_and_images(tmp_path):
     with pytest.raises(TrainingError, match=r"step 6.*classes = nan.*image7, image8"):
-        run(tmp_path, nan_at=5)
+        tiny_run(tmp_path, nan_at=5)
     assert not (tmp_path / "weights.safetensors").exists()
     assert [path.name for path in tmp_path.glob("check*")] == ["checkpoint-4.safetensors"]
 
@@ -302,9 +120,9 @@ def late(monkeypatch) -> None:
 
 
 def test_read_late_the_lines_are_the_same(tmp_path, monkeypatch):
-    run(tmp_path / "at once", steps=11)
+    tiny_run(tmp_path / "at once", steps=11)
     late(monkeypatch)
-    run(tmp_path / "late", steps=11)
+    tiny_run(tmp_path / "late", steps=11)
     assert_same(weights(tmp_path / "at once"), weights(tmp_path / "late"))
     lines = [
         [{k: v for k, v in line.items() if k not in ("time", "images_per_second")} for line in each]
@@ -319,23 +137,23 @@ def test_read_late_the_lines_are_the_same(tmp_path, monkeypatch):
 def test_read_late_nan_stops_with_its_step_and_no_checkpoint_has_it(tmp_path, monkeypatch):
     late(monkeypatch)
     with pytest.raises(TrainingError, match=r"step 6.*classes = nan.*image7, image8"):
-        run(tmp_path, nan_at=5)
+        tiny_run(tmp_path, nan_at=5)
     assert [path.name for path in tmp_path.glob("check*")] == ["checkpoint-4.safetensors"]
 
 
 def test_read_late_a_signal_saves_what_resumes(tmp_path, monkeypatch):
-    run(tmp_path / "whole")
+    tiny_run(tmp_path / "whole")
     late(monkeypatch)
     stopped(tmp_path / "cut", signal.SIGUSR1, at=4)
     assert (tmp_path / "cut" / "checkpoint-7.safetensors").exists()  # told at 6, read at 7
-    run(tmp_path / "cut")
+    tiny_run(tmp_path / "cut")
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     assert losses(tmp_path / "whole") == losses(tmp_path / "cut")
 
 
 def test_nan_in_an_accumulated_part_names_its_images(tmp_path):
     with pytest.raises(TrainingError, match=r"step 3.*images image15, image16, image17$"):
-        run(tmp_path, nan_at=5, accumulate=2)
+        tiny_run(tmp_path, nan_at=5, accumulate=2)
 
 
 def stopped(folder: Path, number: int, at: int) -> None:
@@ -364,21 +182,21 @@ def test_a_signal_saves_and_exits(tmp_path, number):
     loader = TinyLoader(config)
     tiny_train(tmp_path / "cut", config, loader, TinyTask())
     assert loader.started_at == 7
-    run(tmp_path / "whole")
+    tiny_run(tmp_path / "whole")
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
 
 
 def test_trains_in_a_thread(tmp_path):
     result: list[dict] = []
-    thread = threading.Thread(target=lambda: result.append(run(tmp_path)))
+    thread = threading.Thread(target=lambda: result.append(tiny_run(tmp_path)))
     thread.start()
     thread.join()
     assert result[0]["steps"] == 12
 
 
 def test_bfloat16_stays_close_to_float32(tmp_path):
-    exact = run(tmp_path / "a", steps=30)["loss"]
-    rounded = run(tmp_path / "b", steps=30, precision="bfloat16")["loss"]
+    exact = tiny_run(tmp_path / "a", steps=30)["loss"]
+    rounded = tiny_run(tmp_path / "b", steps=30, precision="bfloat16")["loss"]
     assert rounded == pytest.approx(exact, rel=0.05)
     assert rounded != exact
 
@@ -387,7 +205,7 @@ def test_compiled_network_gives_the_same_and_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # so that it is unset again afterwards
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    run(tmp_path / "plain", steps=3)
+    tiny_run(tmp_path / "plain", steps=3)
     for folder in ("compiled", "again"):
         torch.compiler.reset()
         counters.clear()
@@ -423,7 +241,7 @@ def test_a_trace_of_some_steps(tmp_path, steps, traced):
     assert names.count("load") == traced
     assert names.count("Optimizer.step#SGD.step") == traced
     assert "aten::convolution" in names
-    run(tmp_path / "plain", steps=steps)
+    tiny_run(tmp_path / "plain", steps=steps)
     assert_same(weights(tmp_path / "plain"), weights(tmp_path))
 
 
@@ -439,7 +257,7 @@ def test_a_parameter_outside_of_the_network_is_an_error(tmp_path):
 
 
 def test_metrics_are_json(tmp_path):
-    metrics = run(tmp_path)
+    metrics = tiny_run(tmp_path)
     assert json.loads(json.dumps(metrics)) == metrics
     assert all(math.isfinite(value) for value in metrics.values())
 

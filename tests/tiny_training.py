@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from c2am import distributed
 from c2am.config import TrainConfig
-from c2am.events import Events
+from c2am.events import Events, read_metrics
 from c2am.trainer import train
+from c2am.workspace import read_tensors
 
 IMAGES = 23
 SIDE = 8
@@ -147,6 +148,29 @@ def tiny_train(folder: Path, config: TrainConfig, loader: TinyLoader, task: Tiny
     with Events(folder / "events", "tiny") as events:
         device = torch.device("cpu")
         return train(task, loader, config, folder=folder, events=events, device=device)
+
+
+def tiny_run(folder: Path, *, nan_at: int | None = None, **changes: object) -> dict:
+    """A whole training with the changed fields of the configuration; returns its metrics."""
+    config = tiny_config(**changes)
+    return tiny_train(folder, config, TinyLoader(config, nan_at=nan_at), TinyTask())
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """What a training ended with."""
+    return read_tensors(folder / "weights.safetensors")
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    """Step and loss of each line of the log."""
+    return [(line["step"], line["loss"]) for line in read_metrics(folder / "events", "tiny")]
+
+
+def assert_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Tensors of the same names are equal bit for bit."""
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
 
 
 def main(argv: Sequence[str] | None = None) -> None:
