@@ -208,7 +208,7 @@ def _add_data(words: argparse._SubParsersAction) -> None:
     check.add_argument("--sbd", "--data.sbd", metavar="DIR", help="SBD's benchmark_RELEASE/dataset")
     check.add_argument("--labels", "--data.labels", metavar="CSV", help="image_id,labels[,split]")
     for name in _LISTS:
-        option, default = f"--{name.replace('_', '-')}", getattr(DataConfig(), name)
+        option, default = f"--{name.replace('_', '-')}", getattr(DataConfig(), name) or "none"
         if name == "train_list":
             default = f"{default}; of a folder {_FOLDER_TRAIN_LIST}"
         check.add_argument(option, f"--data.{name}", metavar="LIST", help=f"({default})")
