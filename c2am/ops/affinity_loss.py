@@ -151,16 +151,10 @@ def _fake(
     return edge.new_empty(3, dtype=dtype), edge.new_empty(shape, dtype=dtype)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.edge_dtype = inputs[0].dtype
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (gradients,) = ctx.saved_tensors
     total = (grad.view(3, 1, 1, 1) * gradients).sum(0)
-    return total.unsqueeze(1).to(ctx.edge_dtype), None, None, None, None, None
+    return total.unsqueeze(1).to(ctx.dtype), None, None, None, None, None
 
 
 dispatch.register(
@@ -174,6 +168,6 @@ dispatch.define(
     " -> (Tensor, Tensor)",
     kernel=_kernel,
     fake=_fake,
-    setup_context=_save,
+    setup_context=dispatch.save_gradient,
     backward=_backward,
 )

@@ -148,6 +148,15 @@ def _missing(op: str, backend: str, device_type: str) -> str | None:
     return None
 
 
+def save_gradient(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    """`setup_context` of an op that gives, beside its result, the gradient by its first input."""
+    ctx.dtype = inputs[0].dtype
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
 @cache
 def _missing_core(device_type: str) -> str | None:
     if importlib.util.find_spec("c2am._core") is None:

@@ -147,16 +147,10 @@ def _fake(
     return displacement.new_empty(2, dtype=dtype), displacement.new_empty(shape, dtype=dtype)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.field_dtype = inputs[0].dtype
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (gradients,) = ctx.saved_tensors
     total = (grad.view(2, 1, 1, 1, 1) * gradients).sum(0)
-    return total.to(ctx.field_dtype), None, None, None, None
+    return total.to(ctx.dtype), None, None, None, None
 
 
 dispatch.register(
@@ -170,6 +164,6 @@ dispatch.define(
     " -> (Tensor, Tensor)",
     kernel=_kernel,
     fake=_fake,
-    setup_context=_save,
+    setup_context=dispatch.save_gradient,
     backward=_backward,
 )

@@ -177,15 +177,9 @@ def _fake(
     return score, torch.empty_like(score)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.logits_dtype = inputs[0].dtype
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (slope,) = ctx.saved_tensors
-    return (grad * slope).to(ctx.logits_dtype), None, None, None, None, None
+    return (grad * slope).to(ctx.dtype), None, None, None, None, None
 
 
 dispatch.register(
@@ -199,6 +193,6 @@ dispatch.define(
     " -> (Tensor, Tensor)",
     kernel=_kernel,
     fake=_fake,
-    setup_context=_save,
+    setup_context=dispatch.save_gradient,
     backward=_backward,
 )

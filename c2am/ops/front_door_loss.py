@@ -149,15 +149,9 @@ def _fake(
     return logits.new_empty((), dtype=dtype), logits.new_empty(logits.shape, dtype=dtype)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.logits_dtype = inputs[0].dtype
-    ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(output[1])
-
-
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     (gradient,) = ctx.saved_tensors
-    return (grad * gradient).to(ctx.logits_dtype), None, None, None, None, None, None
+    return (grad * gradient).to(ctx.dtype), None, None, None, None, None, None
 
 
 dispatch.register(
@@ -171,6 +165,6 @@ dispatch.define(
     " str backend) -> (Tensor, Tensor)",
     kernel=_kernel,
     fake=_fake,
-    setup_context=_save,
+    setup_context=dispatch.save_gradient,
     backward=_backward,
 )
