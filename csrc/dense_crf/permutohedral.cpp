@@ -4,7 +4,6 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
-#include <utility>
 
 #include "dense_crf/placement.h"
 #include "dense_crf/vertex_table.h"
@@ -44,11 +43,8 @@ class Embedding {
       const auto count = static_cast<int>(std::min<int64_t>(kBatch, last - first));
       features_.read(first, count, at.features, kBatch);
       place(grid_, short_places_, &at);
-      for (int p = 0; p < count; ++p) {
-        for (int k = 0; k < axes; ++k) {
-          keys_[k][p] = static_cast<Key>(at.key[k * kBatch + p]);
-          weight[(first + p) * axes + k] = at.weight[k * kBatch + p];
-        }
+      for (int k = 0; k < axes; ++k) {
+        for (int p = 0; p < kBatch; ++p) keys_[k][p] = static_cast<Key>(at.key[k * kBatch + p]);
       }
       if constexpr (sizeof(Key) > sizeof(uint64_t)) set_wide_keys(dimension, at, count);
       for (int k = 0; k < axes; ++k) {
@@ -57,6 +53,7 @@ class Embedding {
       for (int p = 0; p < count; ++p) {
         for (int k = 0; k < axes; ++k) {
           corner[(first + p) * axes + k] = static_cast<int32_t>(table_.insert(keys_[k][p]));
+          weight[(first + p) * axes + k] = at.weight[k * kBatch + p];
         }
       }
     }
@@ -154,7 +151,8 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
     step[0] += end;
     end *= static_cast<Key>(grid.extent[j]);
   }
-  std::vector<Key> keys(1, ~Key{0});
+  std::vector<Key> keys(1);  // by the number of the vertex, and then one above all
+  keys.reserve(2 * points);
   const auto many = VertexBits::kMostPerPoint * static_cast<uint64_t>(points);
   if (end <= std::min(VertexBits::kMostKeys, many)) {
     embed(VertexBits(static_cast<int64_t>(end), threads), features, grid, places, threads, keys);
@@ -162,13 +160,14 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
     embed(VertexTables<Key>(points / 4, threads), features, grid, places, threads, keys);
   }
   vertices = static_cast<int64_t>(keys.size()) - 1;
-  slabs = parts_of(keys, places[0], {1, static_cast<int32_t>(keys.size())});
+  keys.push_back(~Key{0});
+  slabs = parts_of(keys, places[0], {1, static_cast<int32_t>(vertices + 1)});
   blocks = parts_of(keys, places[std::min(d - 1, 1)], slabs);
   connect(keys, step, threads);
   assign_points();
 }
 
-// Sets corner, weight and keys: (M + 1,), by the number of the vertex.
+// Sets corner and weight, and appends the keys.
 template <typename Tables, typename Key>
 void PermutohedralLattice::embed(Tables tables, const Features& features, const Grid& grid,
                                  const Key* places, int threads, std::vector<Key>& keys) {
@@ -186,19 +185,53 @@ void PermutohedralLattice::embed(Tables tables, const Features& features, const 
   }
 }
 
-// Keys and keys one step further are both in order, so the next vertices are found side by side.
+namespace {
+
+// The next vertex of each along an axis, or 0, and whether a vertex is the next one of another.
+struct Neighbours {
+  explicit Neighbours(int64_t vertices) : after(vertices + 1), follows(vertices + 1, false) {}
+
+  Buffer<int32_t> after;
+  Buffer<bool> follows;
+};
+
+// Keys and keys one step further are both in order, so the next vertices are found side by side;
+// for several parts of the vertices in turns, as each step has to wait for the one before.
 template <typename Key>
-static void find_next(const std::vector<Key>& keys, Key step, int32_t* after) {
-  const auto end = static_cast<int64_t>(keys.size());
-  int64_t v = 1, other = 1;
-  while (other < end) {
-    const Key wanted = keys[v] + step, present = keys[other];
-    after[v] = wanted == present ? static_cast<int32_t>(other) : 0;
-    v += wanted <= present;
-    other += present <= wanted;
+void find_next(const std::vector<Key>& keys, Key step, Neighbours& to) {
+  constexpr int kParts = 3;
+  const int64_t vertices = to.after.size() - 1;
+  const Key* const key = keys.data();
+  int32_t* const after = to.after.data();
+  bool* const follows = to.follows.data();
+  int64_t v[kParts], last[kParts], other[kParts];
+  for (int p = 0; p < kParts; ++p) {
+    v[p] = 1 + part(vertices, p, kParts);
+    last[p] = 1 + part(vertices, p + 1, kParts);
+    other[p] =
+        std::lower_bound(keys.begin() + v[p], keys.end() - 1, keys[v[p]] + step) - keys.begin();
   }
-  for (; v < end; ++v) after[v] = 0;
+  const auto advance = [&](int p) {
+    const Key wanted = key[v[p]] + step, present = key[other[p]];
+    const int64_t next = other[p] & -int64_t{wanted == present};
+    after[v[p]] = static_cast<int32_t>(next);
+    follows[next] = true;
+    v[p] += wanted <= present;
+    other[p] += present <= wanted;
+  };
+  for (int64_t steps = vertices / kParts; steps > 0;) {
+    for (; steps > 0; --steps) {
+      for (int p = 0; p < kParts; ++p) advance(p);
+    }
+    steps = last[0] - v[0];
+    for (int p = 1; p < kParts; ++p) steps = std::min(steps, last[p] - v[p]);
+  }
+  for (int p = 0; p < kParts; ++p) {
+    while (v[p] < last[p]) advance(p);
+  }
 }
+
+}  // namespace
 
 template <typename Key>
 void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step, int threads) {
@@ -208,25 +241,31 @@ void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step
   chain_starts.resize(axes * starts);
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int axis = 0; axis < axes; ++axis) {
-    Buffer<int32_t> after(vertices + 1);
-    find_next(keys, step[axis], after.data());
-    link(axis, axis * most, after.data());
+    Neighbours neighbours(vertices);
+    find_next(keys, step[axis], neighbours);
+    link(axis, axis * most, neighbours.after.data(), neighbours.follows.data());
   }
 }
 
-// Writes the chains of an axis from the entry `at` on. after: (M + 1,) the next vertex of each.
-void PermutohedralLattice::link(int axis, int64_t at, int32_t* after) {
+// Writes the chains of an axis from the entry `at` on. after, follows: (M + 1,) the next vertex of
+// each, and whether it is one.
+void PermutohedralLattice::link(int axis, int64_t at, const int32_t* after, const bool* follows) {
   const size_t starts = blocks.size();
   int64_t* start = chain_starts.data() + axis * starts;
   uint32_t* to = chains.data() + at;
+  std::vector<int32_t> firsts;
   for (size_t b = 0; b + 1 < starts; ++b) {
     start[b] = to - chains.data();
-    for (uint32_t v = blocks[b]; v < static_cast<uint32_t>(blocks[b + 1]); ++v) {
-      if (after[v] == 0) continue;
-      *to++ = 2 * v + 1;
-      for (int32_t next = after[v]; next != 0;) {
-        *to++ = 2 * next;
-        next = std::exchange(after[next], 0);  // no chain begins within one
+    firsts.resize(blocks[b + 1] - blocks[b]);
+    int32_t* end = firsts.data();
+    for (int32_t v = blocks[b]; v < blocks[b + 1]; ++v) {  // without a branch: it would be a guess
+      *end = v;
+      end += (after[v] != 0) & !follows[v];
+    }
+    for (const int32_t* first = firsts.data(); first < end; ++first) {
+      *to++ = 2 * static_cast<uint32_t>(*first) + 1;
+      for (int32_t next = after[*first]; next != 0; next = after[next]) {
+        *to++ = 2 * static_cast<uint32_t>(next);
       }
     }
     *to++ = 1;

@@ -56,7 +56,7 @@ class PermutohedralLattice {
              int threads, std::vector<Key>& keys);
   template <typename Key>
   void connect(const std::vector<Key>& keys, const Key* step, int threads);
-  void link(int axis, int64_t at, int32_t* after);
+  void link(int axis, int64_t at, const int32_t* after, const bool* follows);
   void assign_points();
 };
 

@@ -181,9 +181,12 @@ class VertexBits {
  public:
   static constexpr uint64_t kMostKeys = uint64_t{1} << 28;
   static constexpr uint64_t kMostPerPoint = 1024;
+  static constexpr int64_t kLine = 8;  // words
 
   VertexBits(int64_t keys, int threads)
-      : members_(keys / kWord + 1, uint64_t{0}), first_(members_.size()), shared_(threads > 1) {}
+      : members_((keys / kWord / kLine + 1) * kLine, uint64_t{0}),
+        first_(members_.size()),
+        shared_(threads > 1) {}
 
   VertexBits& of(int) { return *this; }
   void prefetch(uint64_t vertex) const { __builtin_prefetch(&members_[vertex / kWord]); }
@@ -201,10 +204,13 @@ class VertexBits {
 
   template <typename Key>
   bool number(Key, std::vector<Key>& keys) {
-    for (int64_t word = 0; word < members_.size(); ++word) {
-      if (members_[word] == 0) continue;
-      first_[word] = static_cast<int32_t>(keys.size());
-      append_keys(static_cast<Key>(word), members_[word], keys);
+    for (int64_t line = 0; line < members_.size(); line += kLine) {
+      uint64_t any = 0;  // most have none
+      for (int64_t word = line; word < line + kLine; ++word) any |= members_[word];
+      for (int64_t word = line; any != 0 && word < line + kLine; ++word) {
+        first_[word] = static_cast<int32_t>(keys.size());
+        append_keys(static_cast<Key>(word), members_[word], keys);
+      }
     }
     return true;
   }
