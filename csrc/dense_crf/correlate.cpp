@@ -13,6 +13,8 @@ C2AM_INLINE void correlate_stretch(const float* from, int64_t stride, const floa
   Vector<16> sum[R][K] = {}, value;
   for (int64_t t = 0; t < count; ++t) {
     for (int k = 0; k < K; ++k) {
+      // The next stretch: as many streams as taps are more than the processor follows by itself.
+      __builtin_prefetch(from + t * stride + 16 * (k + K));
       load(value, from + t * stride + 16 * k);
       for (int r = 0; r < R; ++r) sum[r][k] += taps[t * R + r] * value;
     }

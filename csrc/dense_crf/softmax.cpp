@@ -9,7 +9,9 @@
 namespace c2am::loops {
 namespace {
 
-constexpr int64_t kChunk = 64;  // pixels that go through all steps before the next ones, in L1
+// Pixels that go through all steps before the next ones, in L1. What the next ones read and write
+// is fetched meanwhile.
+constexpr int64_t kChunk = 64;
 
 template <int N>
 C2AM_INLINE void exponentials(float* values, int64_t n) {
@@ -34,8 +36,10 @@ C2AM_INLINE void to_logits(Pixels s, int64_t first, int64_t end, float* last) {
     float top = 0;
     for (int64_t g = 0; g < s.groups; ++g) {
       float* at = s.values + (g * s.pixels + n) * W;
+      const float* of_pixel = s.relative_unary + (g * s.stride + n) * W;
+      Row<W>::prefetch(of_pixel + kChunk * W);
       logit.load(at);
-      unary.load(s.relative_unary + (g * s.stride + n) * W);
+      unary.load(of_pixel);
       logit.add(unary);
       const float largest = logit.max();
       top = largest > top ? largest : top;
@@ -73,7 +77,9 @@ C2AM_INLINE void normalise(Pixels s, int64_t first, int64_t end, float* last, co
       } else {
         value.add(-of_last);
         value.scale(norm[n]);
-        value.store(scaled + (g * s.stride + n) * W);
+        float* to = scaled + (g * s.stride + n) * W;
+        Row<W>::prefetch(to + kChunk * W);
+        value.store(to);
       }
     }
   }
