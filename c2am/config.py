@@ -361,10 +361,10 @@ class PredictionsConfig:
     """Average with the mirrored image."""
     batch_size: int = 4
     """Images of one size that go through the network together."""
-    present_above: float | None = None
-    """Leave out classes to which the baseline classifier gives no more than this probability (mean
-    over cam.scales and mirrors), but for the most probable one; what the segmenter gives them goes
-    to the classes that are left. Unset: none, as published."""
+    classifier_weight: float = 0.0
+    """Power of the probability that the baseline classifier gives a class (mean over cam.scales and
+    mirrors). It multiplies what the segmenter gives the class; the background keeps its share. 0:
+    the segmenter alone, as published."""
     crf: CrfConfig | None = field(
         default_factory=lambda: CrfConfig(
             gaussian_sxy=1.0, bilateral_sxy=67.0, bilateral_srgb=3.0, bilateral_compat=4.0
@@ -375,8 +375,7 @@ class PredictionsConfig:
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch_size")
-        if self.present_above is not None:
-            _check_fraction(self, "present_above")
+        _check_not_negative(self, "classifier_weight")
 
 
 @dataclass(kw_only=True)

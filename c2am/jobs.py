@@ -119,7 +119,7 @@ class Jobs:
         config = self.config
         optional = {
             "segmenter": config.segmenter.starts_from_classifier,
-            "predictions": config.predictions.present_above is not None,
+            "predictions": config.predictions.classifier_weight > 0,
         }
         return optional.get(stage.name, True)
 

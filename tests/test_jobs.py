@@ -119,7 +119,7 @@ def test_a_method_that_starts_from_imagenet_needs_no_baseline(run, monkeypatch):
     ("stage", "field", "value", "usual"),
     [
         ("segmenter", "segmenter.weights", "classifier", "pseudo_masks/cam"),
-        ("predictions", "predictions.present_above", 0.5, "segmenter/cam"),
+        ("predictions", "predictions.classifier_weight", 1.0, "segmenter/cam"),
     ],
 )
 def test_the_baseline_is_needed_where_it_is_asked(run, stage, field, value, usual):

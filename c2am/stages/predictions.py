@@ -5,6 +5,7 @@ probabilities (averaged with the mirrored image's on `flip`) and taken the arg-m
 the probabilities as unaries; it runs in threads while the network goes on.
 """
 
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +76,9 @@ def predict_list(context: StageContext, split: str) -> None:
 class Predictor:
     """A method's trained segmenter, with the baseline classifier where that has a say.
 
-    With `predictions.present_above`, classes that the classifier does not see in an image are left
-    out, and their probability goes to the other classes of the image, not to the background.
+    With `predictions.classifier_weight` w the foreground's probability is shared out among the
+    classes in proportion to s_z p_z^w, where s_z is the segmenter's share of class z in a pixel and
+    p_z the classifier's probability that the image shows it.
     """
 
     def __init__(self, context: StageContext) -> None:
@@ -84,7 +86,7 @@ class Predictor:
         self._net = trained_segmenter(context)
         fold_batch_norms(self._net.backbone)
         self._classifier = None
-        if self._config.predictions.present_above is not None:
+        if self._config.predictions.classifier_weight > 0:
             weights = context.shared("classifier") / "weights.safetensors"
             self._classifier = trained_classifier(context, weights)
 
@@ -109,24 +111,23 @@ class Predictor:
         logits = logits.unflatten(0, views.shape[:2])
         result = logits.softmax(2)
         if self._classifier is not None:
-            absent = self._absent(self._classifier, batch.views[1:])[:, None, :, None, None]
-            shares = logits[:, :, 1:].masked_fill(absent, -torch.inf).softmax(2)
+            weight = self._config.predictions.classifier_weight
+            present = self._log_presence(self._classifier, batch.views[1:])[:, None, :, None, None]
+            shares = (logits[:, :, 1:] + weight * present).softmax(2)
             background = result[:, :, :1]
             result = torch.cat([background, (1 - background) * shares], 2)
         if views.shape[1] == 1:
             return result[:, 0]
         return (result[:, 0] + result[:, 1].flip(-1)) / 2
 
-    def _absent(self, classifier: Classifier, views: list[Tensor]) -> Tensor:
-        """(B, Z) bool: classes to leave out; never the most probable one."""
-        threshold = self._config.predictions.present_above
-        assert threshold is not None
+    def _log_presence(self, classifier: Classifier, views: list[Tensor]) -> Tensor:
+        """(B, Z) logarithms of the classifier's probabilities that the images show the classes."""
         own, its = self._net.backbone.normalization, classifier.backbone.normalization
         with precision.autocast(self._context.device, self._config.classifier.precision):
             logits = [classifier(own.convert(v, its).flatten(0, 1)).logits for v in views]
         each = [of_scale.float().unflatten(0, views[0].shape[:2]) for of_scale in logits]
-        probability = torch.cat(each, 1).sigmoid().mean(1)
-        return (probability <= threshold) & (probability < probability.amax(1, keepdim=True))
+        present = F.logsigmoid(torch.cat(each, 1))
+        return present.logsumexp(1) - math.log(present.shape[1])
 
 
 def write_masks(

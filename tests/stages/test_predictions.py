@@ -66,31 +66,25 @@ def test_probabilities_are_those_of_the_fused_scales(context):
     torch.testing.assert_close(found[0], expected)
 
 
-def test_classes_that_the_classifier_does_not_see_are_left_out(context, write_network):
+def test_the_classifier_weighs_the_foreground(context, write_network):
     write_network(context, "classifier")
     ids = context.dataset.ids("val")[:1]
-    everything = predictions.Predictor(context)
-    (batch,) = everything.batches(ids, "val")
+    alone = predictions.Predictor(context)
+    (batch,) = alone.batches(ids, "val")
     assert len(batch.views) == 1
-    before = everything.probabilities(batch)[0]
+    before = alone.probabilities(batch)[0]
     classifier = trained_classifier(context, context.shared("classifier") / "weights.safetensors")
-    context.config.predictions.present_above = 0.0
+    context.config.predictions.classifier_weight = 1.5
     context.config.cam.scales = (1.0, 0.5)
     predictor = predictions.Predictor(context)
     (batch,) = predictor.batches(ids, "val")
-    torch.testing.assert_close(predictor.probabilities(batch)[0], before)
-    seen = torch.stack([classifier(view[0]).logits[0].sigmoid() for view in batch.views[1:]]).mean(
-        0
-    )
-    second, first = seen.sort().values[-2:]
-    for threshold, kept in ((second - 1e-4, 2), (first, 1)):
-        context.config.predictions.present_above = threshold.item()
-        after = predictor.probabilities(batch)[0]
-        there = seen >= seen.sort().values[-kept]
-        assert not after[1:][~there].any()
-        torch.testing.assert_close(after[0], before[0])
-        own = before[1:][there]
-        torch.testing.assert_close(after[1:][there], (1 - before[0]) * own / own.sum(0))
+    after = predictor.probabilities(batch)[0]
+    logits = torch.stack([classifier(view[0]).logits[0] for view in batch.views[1:]])
+    own = before[1:] * logits.sigmoid().mean(0)[:, None, None] ** 1.5
+    torch.testing.assert_close(after[0], before[0])
+    torch.testing.assert_close(after[1:], (1 - before[0]) * own / own.sum(0))
+    context.config.predictions.classifier_weight = 100.0  # logarithms: no probability is 0
+    assert predictor.probabilities(batch)[0].isfinite().all()
 
 
 def test_a_killed_run_continues(context, monkeypatch):
