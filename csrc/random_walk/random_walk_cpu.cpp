@@ -262,8 +262,13 @@ class Progress {
   void set(int64_t band, int64_t steps) { steps_[band].store(steps, std::memory_order_release); }
   void wait(int64_t band, int64_t steps) const {
     constexpr int kSpins = 2000;  // before another process may have the core
-    for (int spins = 0; steps_[band].load(std::memory_order_acquire) < steps; ++spins) {
-      if (spins >= kSpins) std::this_thread::yield();
+    int spins = 0;
+    while (steps_[band].load(std::memory_order_acquire) < steps) {
+      if (spins < kSpins) {
+        ++spins;
+      } else {
+        std::this_thread::yield();
+      }
     }
   }
 
