@@ -164,7 +164,7 @@ void DenseCrf::update(State& s, bool first_time, const Result* last) const {
 #pragma omp parallel num_threads(s.threads)
   {
     Rows rows(s, width_, across_.radius);
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 4)
     for (int64_t task = 0; task < tasks; ++task) {
       const bool several = task < whole;
       update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,

@@ -42,22 +42,31 @@ void splat(const PermutohedralLattice& lattice, const float* from, const float* 
 
 // Blurs along one axis after the other, the last ones block by block: only the axes 0, 1 and 2 lead
 // out of a block.
-template <typename T>
-void blur(const PermutohedralLattice& lattice, int width, T* values, int threads) {
+void blur(const PermutohedralLattice& lattice, int width, float* values, int threads) {
   const auto starts = static_cast<int64_t>(lattice.blocks.size());
   const auto along = [&](int axis, int64_t block) {
     loops::blur(width, lattice.chains.data() + lattice.chain_starts[axis * starts + block], values);
+  };
+  // The first block of a thread's, so that all have about as many entries of an axis.
+  const auto first = [&](int axis, int thread) {
+    const int64_t* start = lattice.chain_starts.data() + axis * starts;
+    const int64_t entries = start[starts - 1] - start[0];
+    return std::lower_bound(start, start + starts, start[0] + entries * thread / threads) - start;
   };
   const int leading = std::min(lattice.axes, 3);
 #pragma omp parallel num_threads(threads)
   {
     for (int axis = 0; axis < leading; ++axis) {
 #pragma omp for schedule(static)
-      for (int64_t b = 0; b < starts - 1; ++b) along(axis, b);
+      for (int t = 0; t < threads; ++t) {
+        for (int64_t b = first(axis, t); b < first(axis, t + 1); ++b) along(axis, b);
+      }
     }
 #pragma omp for schedule(static)
-    for (int64_t b = 0; b < starts - 1; ++b) {
-      for (int axis = leading; axis < lattice.axes; ++axis) along(axis, b);
+    for (int t = 0; t < threads; ++t) {
+      for (int64_t b = first(lattice.axes - 1, t); b < first(lattice.axes - 1, t + 1); ++b) {
+        for (int axis = leading; axis < lattice.axes; ++axis) along(axis, b);
+      }
     }
   }
 }
@@ -69,22 +78,19 @@ void splat_and_blur(const PermutohedralLattice& lattice, const float* from, cons
                     LatticeValues<T>& to, int threads) {
   std::fill_n(to.sums.data(), to.width, 0.0f);  // of the missing vertex
   splat(lattice, from, scale, to.width, to.sums.data(), threads);
-  if constexpr (std::is_same<T, float>::value) {
-    to.blurred = to.sums.data();
-  } else {
+  blur(lattice, to.width, to.sums.data(), threads);
+  if constexpr (!std::is_same<T, float>::value) {
     for_tiles(0, to.sums.size(), threads, [&](int64_t first, int64_t last) {
       loops::round_values(to.sums.data() + first, to.rounded.data() + first, last - first);
     });
-    to.blurred = to.rounded.data();
   }
-  blur(lattice, to.width, to.blurred, threads);
 }
 
 template <typename T>
 void slice(const PermutohedralLattice& lattice, const LatticeValues<T>& from, const float* scale,
            int64_t first, int64_t last, float* to) {
   loops::slice(from.width, lattice.axes, lattice.corner.data(), lattice.weight.data(), scale,
-               from.blurred, to, first, last);
+               from.blurred(), to, first, last);
 }
 
 template void splat_and_blur(const PermutohedralLattice&, const float*, const float*,

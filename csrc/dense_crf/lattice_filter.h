@@ -10,7 +10,8 @@
 
 namespace c2am {
 
-// Values of the vertices on their way through the filter, float or Float16.
+// Values of the vertices on their way through the filter, which is in float; T is the type of those
+// that are read at the end, float or Float16, six rows for each point.
 template <typename T>
 struct LatticeValues {
   LatticeValues(const PermutohedralLattice& lattice, int width)
@@ -18,10 +19,14 @@ struct LatticeValues {
         sums((lattice.vertices + 1) * width),
         rounded(std::is_same<T, float>::value ? 0 : sums.size()) {}
 
-  int width;             // see row.h
-  Buffer<float> sums;    // (M + 1, width) what is splatted
-  Buffer<T> rounded;     // (M + 1, width) the same, if not float
-  T* blurred = nullptr;  // in one of the two
+  const T* blurred() const {
+    if constexpr (std::is_same<T, float>::value) return sums.data();
+    return rounded.data();
+  }
+
+  int width;           // see row.h
+  Buffer<float> sums;  // (M + 1, width) what is splatted and blurred
+  Buffer<T> rounded;   // (M + 1, width) the same, if T is not float
 };
 
 // The filter of scale * from up to its last step, without the gain. from: (N, width), or null for

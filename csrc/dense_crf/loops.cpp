@@ -144,10 +144,9 @@ C2AM_INLINE void splat_body(int width, int corners, const int32_t* corner, const
   }
 }
 
-template <int Bytes, typename T>
-C2AM_INLINE void blur_body(int width, const uint32_t* chains, T* values) {
-  using S = Stored<Bytes, T>;
-  C2AM_FOR_WIDTH(width, blur_rows, (chains, stored<Bytes>(values)), S)
+template <int Bytes>
+C2AM_INLINE void blur_body(int width, const uint32_t* chains, float* values) {
+  C2AM_FOR_WIDTH(width, blur_rows, (chains, values), float)
 }
 
 template <int Bytes>
@@ -175,8 +174,6 @@ C2AM_INLINE void slice_body(int width, int corners, const int32_t* corner, const
 
 }  // namespace
 
-#define C2AM_BLUR(T) \
-  C2AM_DISPATCH_BYTES(blur, (int width, const uint32_t* chains, T* values), (width, chains, values))
 #define C2AM_SLICE(T)                                                                          \
   C2AM_DISPATCH_BYTES(                                                                         \
       slice,                                                                                   \
@@ -189,8 +186,8 @@ C2AM_DISPATCH_BYTES(splat,
                      const Span* spans, int64_t count, const float* from, const float* scale,
                      float* values),
                     (width, corners, corner, weight, spans, count, from, scale, values))
-C2AM_BLUR(float)
-C2AM_BLUR(Float16)
+C2AM_DISPATCH_BYTES(blur, (int width, const uint32_t* chains, float* values),
+                    (width, chains, values))
 C2AM_DISPATCH_BYTES(round_values, (const float* from, Float16* to, int64_t n), (from, to, n))
 C2AM_SLICE(float)
 C2AM_SLICE(Float16)

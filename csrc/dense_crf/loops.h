@@ -19,7 +19,6 @@ void splat(int width, int corners, const int32_t* corner, const float* weight,
 // Adds to the vertices of the chains of a block, which end with that of the missing vertex, half of
 // what their neighbours in them were.
 void blur(int width, const uint32_t* chains, float* values);
-void blur(int width, const uint32_t* chains, Float16* values);
 
 // to = from, n values.
 void round_values(const float* from, Float16* to, int64_t n);

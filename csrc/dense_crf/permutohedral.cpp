@@ -81,9 +81,6 @@ class Embedding {
   Key keys_[kMaxDimension + 1][kBatch];
 };
 
-// Each thread takes one of these parts of 0 .. n - 1, in their order.
-int64_t part(int64_t n, int index, int parts) { return n * index / parts; }
-
 // From what a table says of corners to vertices.
 C2AM_INLINE void renumber_body(const Numbering& numbering, int32_t* corner, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
@@ -163,8 +160,18 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
   keys.push_back(~Key{0});
   slabs = parts_of(keys, places[0], {1, static_cast<int32_t>(vertices + 1)});
   blocks = parts_of(keys, places[std::min(d - 1, 1)], slabs);
-  connect(keys, step, threads);
-  assign_points();
+  const auto starts = static_cast<int64_t>(blocks.size());
+  const int64_t most = vertices + starts + kPadding;  // entries of an axis
+  chains = Buffer<uint32_t>(axes * most);
+  chain_starts.resize(axes * starts);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+  for (int task = 0; task <= axes; ++task) {
+    if (task == axes) {
+      assign_points();
+    } else {
+      connect(keys, step[task], task, task * most);
+    }
+  }
 }
 
 // Sets corner and weight, and appends the keys.
@@ -233,23 +240,13 @@ void find_next(const std::vector<Key>& keys, Key step, Neighbours& to) {
 
 }  // namespace
 
+// Writes the chains of an axis, along which keys are `step` apart, from the entry `at` on.
 template <typename Key>
-void PermutohedralLattice::connect(const std::vector<Key>& keys, const Key* step, int threads) {
-  const auto starts = static_cast<int64_t>(blocks.size());
-  const int64_t most = vertices + starts + kPadding;  // entries of an axis
-  chains = Buffer<uint32_t>(axes * most);
-  chain_starts.resize(axes * starts);
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int axis = 0; axis < axes; ++axis) {
-    Neighbours neighbours(vertices);
-    find_next(keys, step[axis], neighbours);
-    link(axis, axis * most, neighbours.after.data(), neighbours.follows.data());
-  }
-}
-
-// Writes the chains of an axis from the entry `at` on. after, follows: (M + 1,) the next vertex of
-// each, and whether it is one.
-void PermutohedralLattice::link(int axis, int64_t at, const int32_t* after, const bool* follows) {
+void PermutohedralLattice::connect(const std::vector<Key>& keys, Key step, int axis, int64_t at) {
+  Neighbours neighbours(vertices);
+  find_next(keys, step, neighbours);
+  const int32_t* after = neighbours.after.data();
+  const bool* follows = neighbours.follows.data();
   const size_t starts = blocks.size();
   int64_t* start = chain_starts.data() + axis * starts;
   uint32_t* to = chains.data() + at;

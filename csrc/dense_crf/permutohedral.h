@@ -55,8 +55,7 @@ class PermutohedralLattice {
   void embed(Tables tables, const Features& features, const Grid& grid, const Key* places,
              int threads, std::vector<Key>& keys);
   template <typename Key>
-  void connect(const std::vector<Key>& keys, const Key* step, int threads);
-  void link(int axis, int64_t at, const int32_t* after, const bool* follows);
+  void connect(const std::vector<Key>& keys, Key step, int axis, int64_t at);
   void assign_points();
 };
 

@@ -92,11 +92,6 @@ struct Row {
     c2am::store(to, head);
     tail.store(to + kHead);
   }
-  template <typename Float16>
-  C2AM_INLINE void store(Float16* to) const {
-    c2am::store<kHead>(to, head);
-    tail.store(to + kHead);
-  }
   C2AM_INLINE void add(const Row& other) {
     head += other.head;
     tail.add(other.tail);

@@ -14,6 +14,9 @@ namespace c2am {
 
 constexpr int kWord = 64;
 
+// Each thread takes one of these parts of 0 .. n - 1, in their order.
+inline int64_t part(int64_t n, int index, int parts) { return n * index / parts; }
+
 // Of the words of a set: their vertices, and the number of the first of them.
 struct Numbering {
   const uint64_t* members;
@@ -184,9 +187,11 @@ class VertexBits {
   static constexpr int64_t kLine = 8;  // words
 
   VertexBits(int64_t keys, int threads)
-      : members_((keys / kWord / kLine + 1) * kLine, uint64_t{0}),
-        first_(members_.size()),
-        shared_(threads > 1) {}
+      : members_((keys / kWord / kLine + 1) * kLine), first_(members_.size()), threads_(threads) {
+    int64_t words = members_.size();
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t word = 0; word < words; ++word) members_[word] = 0;
+  }
 
   VertexBits& of(int) { return *this; }
   void prefetch(uint64_t vertex) const { __builtin_prefetch(&members_[vertex / kWord]); }
@@ -194,7 +199,7 @@ class VertexBits {
   uint32_t insert(uint64_t vertex) {
     uint64_t& word = members_[vertex / kWord];
     const uint64_t bit = uint64_t{1} << vertex % kWord;
-    if (!shared_) {
+    if (threads_ == 1) {
       word |= bit;
     } else if ((__atomic_load_n(&word, __ATOMIC_RELAXED) & bit) == 0) {
       __atomic_fetch_or(&word, bit, __ATOMIC_RELAXED);
@@ -204,12 +209,28 @@ class VertexBits {
 
   template <typename Key>
   bool number(Key, std::vector<Key>& keys) {
-    for (int64_t line = 0; line < members_.size(); line += kLine) {
-      uint64_t any = 0;  // most have none
-      for (int64_t word = line; word < line + kLine; ++word) any |= members_[word];
-      for (int64_t word = line; any != 0 && word < line + kLine; ++word) {
-        first_[word] = static_cast<int32_t>(keys.size());
-        append_keys(static_cast<Key>(word), members_[word], keys);
+    std::vector<std::vector<Key>> found(threads_);  // by each thread
+    found[0].swap(keys);
+#pragma omp parallel for num_threads(threads_) schedule(static)
+    for (int t = 0; t < threads_; ++t) {
+      for (int64_t line = first_line(t); line < first_line(t + 1); line += kLine) {
+        uint64_t any = 0;  // most have none
+        for (int64_t word = line; word < line + kLine; ++word) any |= members_[word];
+        for (int64_t word = line; any != 0 && word < line + kLine; ++word) {
+          append_keys(static_cast<Key>(word), members_[word], found[t]);
+        }
+      }
+    }
+    found[0].swap(keys);
+    std::vector<int64_t> starts{1};
+    for (int t = 0; t < threads_; ++t) {
+      if (t > 0) keys.insert(keys.end(), found[t].begin(), found[t].end());
+      starts.push_back(static_cast<int64_t>(keys.size()));
+    }
+#pragma omp parallel for num_threads(threads_) schedule(static)
+    for (int t = 0; t < threads_; ++t) {  // downward: of a word's vertices the first one stays
+      for (int64_t v = starts[t + 1] - 1; v >= starts[t]; --v) {
+        first_[static_cast<int64_t>(keys[v] / kWord)] = static_cast<int32_t>(v);
       }
     }
     return true;
@@ -218,9 +239,13 @@ class VertexBits {
   Numbering numbering(int) const { return {members_.data(), first_.data()}; }
 
  private:
+  int64_t first_line(int thread) const {
+    return part(members_.size() / kLine, thread, threads_) * kLine;
+  }
+
   Buffer<uint64_t> members_;
   Buffer<int32_t> first_;
-  bool shared_;
+  int threads_;
 };
 
 }  // namespace c2am

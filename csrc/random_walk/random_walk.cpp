@@ -19,11 +19,11 @@ PaddedGrid::PaddedGrid(int64_t height, int64_t width, double radius, int block_r
 std::vector<double> chebyshev_coefficients(int64_t steps, double tolerance) {
   const double n = static_cast<double>(steps);
   std::vector<double> coefficients(steps + 1, 0.0);
-  for (int64_t k = steps; k >= 0; k -= 2) {
-    const double j = static_cast<double>((steps - k) / 2);
-    const double log_binomial = std::lgamma(n + 1) - std::lgamma(j + 1) - std::lgamma(n - j + 1);
+  double log_binomial = 0;  // not by lgamma, which threads must not call at once
+  for (int64_t k = steps, j = 0; k >= 0; k -= 2, ++j) {
     const double value = std::exp(log_binomial + (1 - n) * std::log(2.0));
     coefficients[k] = k == 0 ? value / 2 : value;
+    log_binomial += std::log(n - static_cast<double>(j)) - std::log(static_cast<double>(j + 1));
   }
   double dropped = 0;
   while (coefficients.size() > 1 && dropped + coefficients.back() <= tolerance) {

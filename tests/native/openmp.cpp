@@ -24,7 +24,34 @@ struct Team {
     }
   }
 
+  // The iterations of a loop that are given out one chunk after the other.
+  bool begin(long first, long last, long by, long together, long* from, long* to) {
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      if (!looping) next = first, end = last, step = by, chunk = together, looping = true;
+    }
+    return take(from, to);
+  }
+
+  bool take(long* from, long* to) {
+    std::lock_guard<std::mutex> lock(mutex);
+    *from = next;
+    *to = next = std::min(next + chunk * step, end);
+    return *from < *to;
+  }
+
+  void finish() {
+    barrier();
+    {
+      std::lock_guard<std::mutex> lock(mutex);
+      looping = false;
+    }
+    barrier();
+  }
+
   const int size;
+  bool looping = false;
+  long next = 0, end = 0, step = 1, chunk = 1;
   int waiting = 0, rounds = 0;
   std::mutex mutex;
   std::condition_variable all_here;
@@ -51,6 +78,14 @@ extern "C" {
 int omp_get_thread_num() { return thread_number; }
 int omp_get_num_threads() { return team->size; }
 void GOMP_barrier() { team->barrier(); }
+
+bool GOMP_loop_nonmonotonic_dynamic_start(long first, long last, long step, long chunk, long* from,
+                                          long* to) {
+  return team->begin(first, last, step, chunk, from, to);
+}
+bool GOMP_loop_nonmonotonic_dynamic_next(long* from, long* to) { return team->take(from, to); }
+void GOMP_loop_end() { team->finish(); }
+void GOMP_loop_end_nowait() {}  // the end of a team's only loop
 
 // A region inside another one runs on one thread, as OpenMP does by default.
 void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned) {

@@ -19,3 +19,25 @@ NATIVE_TEST(random_walk) {
     }
   }
 }
+
+// More images than threads, then fewer.
+NATIVE_TEST(random_walk_batch) {
+  const c2am::RandomWalk walk{2.5, 10.0, 9, true, 1e-6};
+  for (const int64_t count : {9, 1, 0}) {
+    std::vector<std::vector<float>> cams, edges;
+    int64_t values = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      cams.push_back(native::uniform((i % 3) * (5 + i) * 11, 0, 1, i));
+      edges.push_back(native::uniform((5 + i) * 11, 0, 1, i + 1));
+      values += static_cast<int64_t>(cams.back().size());
+    }
+    native::same_for_all_threads("random_walk_batch", values, [&](int threads, float* out) {
+      std::vector<c2am::WalkImage> images;
+      for (int64_t i = 0; i < count; ++i) {
+        images.push_back({cams[i].data(), edges[i].data(), out, i % 3, 5 + i, 11});
+        out += cams[i].size();
+      }
+      c2am::random_walk_batch_cpu(images, walk, threads);
+    });
+  }
+}
