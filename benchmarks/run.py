@@ -7,7 +7,7 @@ from pathlib import Path
 SCORES = {
     "cam": ("score", "val"),
     "pseudo_masks": ("score",),
-    "predictions": ("val", "val_crf"),
+    "predictions": ("val", "val_given", "val_crf"),
 }
 COLUMNS = (
     "recipe",

@@ -12,7 +12,7 @@ import torch
 
 import c2am
 from c2am.config import PipelineConfig
-from c2am.data.dataset import Dataset
+from c2am.data.dataset import DataError, Dataset
 from c2am.wording import counted
 
 # Fields that change how fast a stage runs or what it prints, not what it makes. Where the data
@@ -45,11 +45,14 @@ def section(config: PipelineConfig, name: str) -> dict[str, Any]:
 
 
 def images_fingerprint(dataset: Dataset, ids: list[str]) -> str:
-    """Of a list of images: the ids in order, their labels, and the sizes of the files in bytes."""
+    """Of a list of images: the ids in order, their labels, and the sizes of the files in bytes.
+
+    Images of a test list have no labels.
+    """
     digest = hashlib.sha256(json.dumps(dataset.classes).encode())
     for image_id in ids:
         digest.update(f"{image_id} {_bytes(dataset.image_path(image_id))} ".encode())
-        digest.update(dataset.labels(image_id).tobytes())
+        digest.update(_labels(dataset, image_id))
     return digest.hexdigest()
 
 
@@ -57,6 +60,13 @@ def masks_fingerprint(dataset: Dataset, ids: list[str]) -> str:
     """Of the masks of a list of images: which there are, and their sizes in bytes."""
     masks = {image_id: dataset.mask_path(image_id) for image_id in ids}
     return fingerprint({name: path and _bytes(path) for name, path in masks.items()})
+
+
+def _labels(dataset: Dataset, image_id: str) -> bytes:
+    try:
+        return dataset.labels(image_id).tobytes()
+    except DataError:  # reported by the stage that needs them
+        return b"none"
 
 
 def _bytes(path: Path) -> int | None:

@@ -15,10 +15,14 @@ def score_table(workspace: Workspace, methods: Iterable[str]) -> Table:
     table = Table("method", *(kind.title for kind in SCORES), title="mIoU (%)")
     for column in table.columns[1:]:
         column.justify = "right"
+    scored = False
     for method in methods:
         summary = summarize_method(workspace, method)
         values = [summary.miou(kind.key) for kind in SCORES]
         table.add_row(method, *("-" if v is None else f"{100 * v:.1f}" for v in values))
+        scored = scored or any(value is not None for value in values)
+    if not scored:
+        table.caption = "no scores: no stage with one is done, or the lists have no masks"
     return table
 
 

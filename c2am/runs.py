@@ -1,5 +1,7 @@
-"""A run's own configuration: stored with it, and opened again by its folder."""
+"""A run's own configuration: stored with it, opened again by its folder, shown to others."""
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,22 @@ def store_config(config: PipelineConfig, workspace: Workspace) -> None:
     So it is a recipe that gives the same run in any working directory. Files of weights stay as
     they were given: their names belong to what a stage is known by.
     """
-    paths = ((name, getattr(config.data, name)) for name in ("root", "sbd", "labels"))
-    absolute: dict[str, Any] = {name: _absolute(path) for name, path in paths if path}
-    data = replace(config.data, **absolute)
-    config = replace(config, data=data, workspace=_absolute(config.workspace))
+    stored = _with_folders(config, lambda path: str(Path(path).absolute()))
     with atomic(workspace.config_path) as temporary:
-        temporary.write_text(dump_config(config), encoding="utf-8")
+        temporary.write_text(dump_config(stored), encoding="utf-8")
+
+
+def shown_config(config: PipelineConfig) -> str:
+    """The configuration as YAML for others to read: of every path only its last part.
+
+    It is the same for the configuration as it was given and as it was stored.
+    """
+    weights: dict[str, Any] = {
+        name: replace(stage, weights=_last_part(stage.weights))
+        for name, stage in vars(config).items()
+        if "/" in getattr(stage, "weights", "")
+    }
+    return dump_config(replace(_with_folders(config, _last_part), **weights))
 
 
 def open_run(run: Path) -> tuple[PipelineConfig, Workspace]:
@@ -35,5 +47,13 @@ def open_run(run: Path) -> tuple[PipelineConfig, Workspace]:
     return load_config(workspace.config_path), workspace
 
 
-def _absolute(path: str) -> str:
-    return str(Path(path).absolute())
+def _with_folders(config: PipelineConfig, change: Callable[[str], str]) -> PipelineConfig:
+    """The configuration with its paths of data and workspace changed, those that are set."""
+    paths = ((name, getattr(config.data, name)) for name in ("root", "sbd", "labels"))
+    changed: dict[str, Any] = {name: change(path) for name, path in paths if path}
+    data = replace(config.data, **changed)
+    return replace(config, data=data, workspace=change(config.workspace))
+
+
+def _last_part(path: str) -> str:
+    return f".../{os.path.basename(os.path.abspath(path))}"

@@ -11,6 +11,7 @@ import torch
 
 from c2am import pipeline
 from c2am.config import DataConfig, PipelineConfig
+from c2am.data import DataError
 from c2am.jobs import STAGE_NAMES
 from c2am.workspace import Workspace
 
@@ -26,7 +27,7 @@ ALL = [
 
 
 class Images:
-    """Three images with a label each, as a dataset."""
+    """Three images with a label each, and one for the test list without, as a dataset."""
 
     classes = ("cat", "dog")
 
@@ -45,6 +46,8 @@ class Images:
         return self.folder / f"{image_id}.jpg"
 
     def labels(self, image_id: str) -> np.ndarray:
+        if image_id == "t":
+            raise DataError("t.xml: no such file")
         return np.array([True, image_id == "b"])
 
     def mask_path(self, image_id: str) -> Path | None:

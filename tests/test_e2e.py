@@ -58,7 +58,7 @@ def test_every_stage_leaves_its_files(finished: Workspace) -> None:
         for stage in STAGES_PER_METHOD:
             assert finished.read_manifest(stage, method), f"{stage}/{method}"
     masks = files(finished, "pseudo_masks/*/*.png", "predictions/*/val*/*.png")
-    assert len(masks) == 2 * 12 + 2 * 2 * 6
+    assert len(masks) == 2 * 12 + 2 * 3 * 6  # val, val_given, val_crf
     for path in masks.values():
         assert read_mask(path).max() <= 8
     html = (finished.folder("report") / "index.html").read_text()

@@ -3,6 +3,8 @@
 The logits of all scales are fused by maximum, resized bilinearly to the image, turned into
 probabilities (averaged with the mirrored image's on `flip`) and taken the arg-max of. The CRF gets
 the probabilities as unaries; it runs in threads while the network goes on.
+
+The val list is also predicted with the image's labels given, as seeds and pseudo masks are made.
 """
 
 import math
@@ -10,12 +12,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from c2am import distributed, ops, precision
-from c2am.config import CrfConfig
+from c2am.config import CrfConfig, PipelineConfig
+from c2am.data import Dataset
 from c2am.data.loader import InferenceBatch
 from c2am.models import Classifier, fold_batch_norms
 from c2am.stages.context import StageContext
@@ -33,33 +37,43 @@ _DEEPLAB_MEAN = (122.675, 116.669, 104.008)
 """RGB mean of the Caffe networks of DeepLab, which the release subtracts."""
 
 
+def check(config: PipelineConfig, dataset: Dataset) -> None:
+    """Raise `ValueError` if masks of two lists would share a folder."""
+    folders: set[str] = set()
+    for split in _lists(config):
+        for folder in (split + kind for kind in _kinds(config, split)):
+            if folder in folders:
+                raise ValueError(
+                    f"data.val_list = {config.data.val_list!r} and data.test_list = "
+                    f"{config.data.test_list!r}: the masks of both would go to {folder!r}"
+                )
+            folders.add(folder)
+
+
 def run(context: StageContext) -> dict:
     """Predict the val list, score it, and predict the test list if there is one.
 
-    Masks go to `<split>/<id>.png` and `<split>_crf/<id>.png`. Those of the test list, refined if
-    there is a CRF, are copied to `results/VOC2012/Segmentation/comp6_test_cls` for the server.
+    Masks go to `<split>/<id>.png` and `<split>_crf/<id>.png`, those of the val list with given
+    labels to `<split>_given/<id>.png`. Those of the test list, refined if there is a CRF, are
+    copied to `results/VOC2012/Segmentation/comp6_test_cls` for the server.
     """
     data = context.config.data
-    for split in filter(None, (data.val_list, data.test_list)):
+    for split in _lists(context.config):
         predict_list(context, split)
     distributed.barrier()
     if data.test_list is not None:
         copy_to_server_folder(context, data.test_list)
-    variants = {"val": data.val_list}
-    if context.config.predictions.crf is not None:
-        variants["val_crf"] = f"{data.val_list}_crf"
-    scored = {name: _score(context, folder) for name, folder in variants.items()}
+    kinds = _kinds(context.config, data.val_list)
+    scored = {f"val{kind}": _score(context, data.val_list + kind) for kind in kinds}
     return {name: score for name, score in scored.items() if score is not None}
 
 
 @torch.inference_mode()
 def predict_list(context: StageContext, split: str) -> None:
     """Masks of this rank's images of a list that are not there yet."""
-    config = context.config
-    last = f"{split}_crf" if config.predictions.crf is not None else split
-    batch_size, ids = config.predictions.batch_size, context.dataset.ids(split)
+    batch_size, ids = context.config.predictions.batch_size, context.dataset.ids(split)
     todo = pending_batches(
-        context, ids, lambda image_id: _mask_path(context, last, image_id).exists(), batch_size
+        context, ids, lambda image_id: not _missing(context, split, image_id), batch_size
     )
     if not todo:
         return
@@ -69,8 +83,7 @@ def predict_list(context: StageContext, split: str) -> None:
             for image_id, image, probability in zip(
                 batch.ids, batch.images, predictor.probabilities(batch), strict=True
             ):
-                if not _mask_path(context, last, image_id).exists():
-                    workers.submit(write_masks, context, split, image_id, image, probability)
+                workers.submit(write_masks, context, split, image_id, image, probability)
 
 
 class Predictor:
@@ -133,7 +146,7 @@ class Predictor:
 def write_masks(
     context: StageContext, split: str, image_id: str, image: Tensor, probability: Tensor
 ) -> None:
-    """The plain mask of an image, then the refined one: its presence says that both are there.
+    """The masks of an image that are not there yet.
 
     Args:
         context: of the stage.
@@ -143,13 +156,39 @@ def write_masks(
         probability: (Z + 1, H, W) float32.
     """
     config = context.config.predictions
-    _write(_mask_path(context, split, image_id), probability.max(0).indices)  # faster than argmax
-    if config.crf is None:
-        return
-    device = crf_device(context.device)
-    guide = image if config.crf_image == "true" else mean_subtracted(image)
-    refined = refine(guide.to(device), probability.to(device), config.crf)
-    _write(_mask_path(context, f"{split}_crf", image_id), refined)
+    for kind in _missing(context, split, image_id):
+        if kind == "_given":
+            mask = labels_given(probability, context.dataset.labels(image_id))
+        elif kind == "_crf":
+            assert config.crf is not None
+            device = crf_device(context.device)
+            guide = image if config.crf_image == "true" else mean_subtracted(image)
+            mask = refine(guide.to(device), probability.to(device), config.crf)
+        else:
+            mask = probability.max(0).indices  # faster than argmax
+        _write(_mask_path(context, split + kind, image_id), mask)
+
+
+def labels_given(probability: Tensor, labels: np.ndarray) -> Tensor:
+    """The mask with the image's labels given, as seeds and pseudo masks are made with them.
+
+    As with `predictions.classifier_weight` the background keeps its probability, and the
+    foreground's is shared out: in the proportions of `probability`, among the classes shown alone.
+
+    Args:
+        probability: (Z + 1, H, W) float32 class probabilities.
+        labels: (Z,) bool, the classes that the image shows.
+
+    Returns:
+        (H, W) int64 class indices; 0 everywhere if the image shows none.
+    """
+    shown = torch.from_numpy(labels).nonzero()[:, 0].to(probability.device) + 1
+    if len(shown) == 0:
+        return torch.zeros_like(probability[0], dtype=torch.int64)
+    own = probability[shown]
+    most, which = own.max(0)
+    foreground = (1 - probability[0]) * most / own.sum(0)
+    return torch.where(foreground > probability[0], shown[which], 0)
 
 
 def refine(image: Tensor, probability: Tensor, config: CrfConfig) -> Tensor:
@@ -174,6 +213,21 @@ def copy_to_server_folder(context: StageContext, split: str) -> None:
         target = context.folder / SERVER_FOLDER / f"{image_id}.png"
         with atomic(target) as temporary:
             shutil.copyfile(_mask_path(context, source, image_id), temporary)
+
+
+def _lists(config: PipelineConfig) -> list[str]:
+    return list(dict.fromkeys(filter(None, (config.data.val_list, config.data.test_list))))
+
+
+def _missing(context: StageContext, split: str, image_id: str) -> list[str]:
+    kinds = _kinds(context.config, split)
+    return [kind for kind in kinds if not _mask_path(context, split + kind, image_id).exists()]
+
+
+def _kinds(config: PipelineConfig, split: str) -> list[str]:
+    """What is added to a list's name for each of its folders of masks."""
+    given = ["_given"] if split == config.data.val_list else []
+    return ["", *given, *([] if config.predictions.crf is None else ["_crf"])]
 
 
 def _score(context: StageContext, folder: str) -> dict | None:

@@ -11,7 +11,7 @@ from c2am.config import PipelineConfig
 from c2am.data.dataset import Dataset
 from c2am.jobs import Jobs
 from c2am.methods import build_method
-from c2am.parsing import dump_config
+from c2am.runs import shown_config
 from c2am.stages.context import StageContext
 from c2am.viz import report as page
 from c2am.viz.gallery import Gallery, build_gallery, choose_images
@@ -71,7 +71,7 @@ def build(config: PipelineConfig, workspace: Workspace, dataset: Dataset) -> pag
         gallery=_gallery(config, workspace, dataset),
         training=page.training_picture(read_losses(workspace), config.methods),
         stages=stage_rows(workspace, expected),
-        config=dump_config(config),
+        config=shown_config(config),
         versions=versions(workspace, expected),
         notes=_notes(config),
     )

@@ -25,6 +25,7 @@ SCORES = (
     ScoreKind("seed_val", "Seed, val", "cam", "val", None),
     ScoreKind("pseudo_mask", "Pseudo mask", "pseudo_masks", "score", "pseudo_mask"),
     ScoreKind("val", "Segmenter", "predictions", "val", None),
+    ScoreKind("val_given", "Segmenter given labels", "predictions", "val_given", None),
     ScoreKind("val_crf", "Segmenter + CRF", "predictions", "val_crf", "val"),
 )
 

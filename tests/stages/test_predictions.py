@@ -25,7 +25,7 @@ def _masks(folder) -> dict[str, np.ndarray]:
 
 def test_masks_and_scores_with_and_without_crf(context):
     metrics = predictions.run(context)
-    assert set(metrics) == {"val", "val_crf"}
+    assert set(metrics) == {"val", "val_given", "val_crf"}
     dataset = context.dataset
     plain, refined = _masks(context.folder / "val"), _masks(context.folder / "val_crf")
     assert sorted(plain) == sorted(refined) == sorted(dataset.ids("val"))
@@ -45,8 +45,34 @@ def test_masks_and_scores_with_and_without_crf(context):
 
 def test_without_crf_there_is_one_folder(context):
     context.config.predictions.crf = None
-    assert set(predictions.run(context)) == {"val"}
+    assert set(predictions.run(context)) == {"val", "val_given"}
     assert not (context.folder / "val_crf").exists()
+
+
+def test_with_labels_given_only_classes_of_the_image_are_predicted(context):
+    metrics = predictions.run(context)
+    plain, given = _masks(context.folder / "val"), _masks(context.folder / "val_given")
+    assert given.keys() == plain.keys()
+    others = 0
+    for image_id, mask in given.items():
+        shown = context.dataset.labels(image_id).nonzero()[0] + 1
+        assert np.isin(mask, [0, *shown]).all()
+        others += (~np.isin(plain[image_id], [0, *shown])).sum()
+    assert others > 0
+    assert metrics["val_given"]["miou"] > metrics["val"]["miou"]
+
+
+def test_labels_given_shares_the_foreground_out():
+    # Background, then three classes, in four pixels.
+    pixels = torch.tensor(
+        [[0.4, 0.5, 0.1, 0.0], [0.5, 0.5, 0.0, 0.0], [0.3, 0.0, 0.4, 0.3], [0.4, 0.4, 0.1, 0.1]]
+    )
+    probability = pixels.T.reshape(4, 2, 2)
+    shown = np.array([False, True, True])
+    # 0.6 is shared 0.1 : 0; no class that is shown is left; 0.7 is shared 4 : 3; 0.6 is halved.
+    assert predictions.labels_given(probability, shown).flatten().tolist() == [2, 0, 2, 0]
+    nothing = np.zeros(3, dtype=bool)
+    assert predictions.labels_given(probability, nothing).tolist() == [[0, 0], [0, 0]]
 
 
 def test_probabilities_are_those_of_the_fused_scales(context):
@@ -96,6 +122,27 @@ def test_a_killed_run_continues(context, monkeypatch):
     assert _masks(context.folder / "val_crf").keys() == plain.keys()
     monkeypatch.setattr(predictions, "trained_segmenter", lambda *_: pytest.fail("all is done"))
     assert predictions.run(context) == metrics
+
+
+def test_a_test_list_that_becomes_the_val_list_gets_what_is_missing(context, monkeypatch):
+    context.config.data.test_list = "val"
+    context.config.data.val_list = "train"
+    predictions.run(context)
+    before = _masks(context.folder / "val_crf")
+    context.config.data.test_list, context.config.data.val_list = None, "val"
+    monkeypatch.setattr(predictions, "refine", lambda *_: pytest.fail("the CRF has run"))
+    assert set(predictions.run(context)) == {"val", "val_given", "val_crf"}
+    assert _masks(context.folder / "val_given").keys() == before.keys()
+
+
+def test_lists_whose_masks_would_share_a_folder_are_refused(context):
+    config = context.config
+    predictions.check(config, context.dataset)
+    config.data.test_list = config.data.val_list
+    predictions.check(config, context.dataset)
+    config.data.test_list = f"{config.data.val_list}_given"
+    with pytest.raises(ValueError, match="would go to 'val_given'"):
+        predictions.check(config, context.dataset)
 
 
 def test_the_test_list_goes_to_the_servers_folder(context):

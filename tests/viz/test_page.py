@@ -3,13 +3,15 @@
 import base64
 import io
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from c2am.config import PipelineConfig
+from c2am.config import DataConfig, PipelineConfig
 from c2am.events import Events
+from c2am.runs import open_run, store_config
 from c2am.stages import report
 from c2am.stages.context import StageContext
 from c2am.viz.summary import duration
@@ -162,6 +164,21 @@ def test_the_report_is_the_same_when_made_again(config, workspace, dataset):
     first = (workspace.folder("report") / "index.html").read_bytes()
     make_page(config, workspace, dataset)
     assert (workspace.folder("report") / "index.html").read_bytes() == first
+
+
+def test_the_page_names_no_folder_of_the_machine(config, workspace, dataset):
+    config.data = DataConfig(kind="folder", root="birds", labels="../home/someone/own.csv")
+    config.irn.weights, config.workspace = "/home/someone/net.pth", "runs"
+    given, _ = make_page(config, workspace, dataset)
+    store_config(config, workspace)
+    stored, _ = make_page(*open_run(workspace.root), dataset)
+    assert stored.text == given.text
+    assert "workspace: '.../runs'" in given.text
+    assert "root: '.../birds' sbd: null labels: '.../own.csv'" in given.text
+    assert "weights: '.../net.pth'" in given.text
+    assert "weights: imagenet" in given.text
+    assert "someone" not in given.text
+    assert str(Path.cwd()) not in given.text
 
 
 @pytest.mark.parametrize(
