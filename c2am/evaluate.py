@@ -19,8 +19,8 @@ from rich.table import Table
 from torch import Tensor
 
 from c2am.config import EvaluationConfig
-from c2am.data import VOC_CLASSES, DataError, read_mask
-from c2am.data.dataset import read_list, read_text
+from c2am.data import VOC_CLASSES, read_mask
+from c2am.data.dataset import read_classes, read_list
 from c2am.evaluation import (
     Scores,
     best_threshold,
@@ -118,14 +118,6 @@ def _evaluate(arguments: argparse.Namespace) -> dict:
     points = sweep_thresholds(*arguments.thresholds)
     found, threshold, curve = evaluate_cams(arguments.cams, arguments.truth, ids, classes, points)
     return {"images": len(ids)} | found.as_dict() | {"threshold": threshold, "curve": curve}
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Foreground class names of a file, one a line; mask value i + 1 is the i-th line."""
-    names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
-    if not names or len(set(names)) != len(names):
-        raise DataError(f"{path}: expected class names, one a line, each once")
-    return names
 
 
 def _parser() -> argparse.ArgumentParser:

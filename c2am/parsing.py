@@ -2,9 +2,10 @@
 
 import re
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import Any, cast, get_args
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -65,6 +66,7 @@ def build_parser(prog: str = "python -m c2am.train") -> ArgumentParser:
         usage="%(prog)s [--recipe NAME|FILE] [--stages A,B] [--from STAGE] [--FIELD VALUE ...]",
         description="Run the pipeline, or some of its stages. What is done already is skipped.",
         exit_on_error=False,
+        allow_abbrev=False,
         print_config=None,  # that of the library prints what is not checked yet
     )
     parser.add_argument(
@@ -102,8 +104,11 @@ def parse(argv: Sequence[str], prog: str = "python -m c2am.train") -> Command:
     recipes, options = _arrange(argv)
     for recipe in recipes:
         try:
-            _check_fields(recipe)
-            _build(parser, [f"--recipe={recipe}"])
+            content = _read_recipe(recipe)
+            try:
+                _build(parser, [f"--recipe={recipe}"])
+            except ConfigError as error:
+                raise ConfigError(_unknown_fields(content) or str(error)) from error
         except ConfigError as error:
             raise ConfigError(f"{recipe}: {error}") from error
     return _build(parser, [*(f"--recipe={recipe}" for recipe in recipes), *options])
@@ -157,7 +162,7 @@ def _build(parser: ArgumentParser, argv: Sequence[str]) -> Command:
     return Command(config, tuple(stages.split(",")) if stages else None, start, **flags)
 
 
-def _check_fields(recipe: Path) -> None:
+def _read_recipe(recipe: Path) -> dict[Any, Any]:
     try:
         content = yaml.safe_load(recipe.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -168,6 +173,33 @@ def _check_fields(recipe: Path) -> None:
     empty = [name for name, value in content.items() if value is None]
     if empty:
         raise ConfigError(f"{empty[0]}: has no value")
+    return content
+
+
+def _unknown_fields(content: dict[Any, Any]) -> str:
+    """What to say of the fields of a recipe that the configuration lacks; empty if it has all."""
+    unknown = list(_find_unknown(content, PipelineConfig, ""))
+    if not unknown:
+        return ""
+    return (
+        f"{'; '.join(unknown)}. Rename or remove what is unknown: it is misspelt, or another "
+        "version of c2am wrote the file"
+    )
+
+
+def _find_unknown(content: dict[Any, Any], config: type[Any], section: str) -> Iterator[str]:
+    """One phrase for each section with unknown fields: these, and the fields that there are."""
+    kinds = {field.name: field.type for field in fields(config)}
+    names = [str(name) for name in content if str(name).partition(".")[0] not in kinds]
+    if names:
+        listed = ", ".join(f"{section}{name}" for name in names)
+        where = f"the fields of {section[:-1]}" if section else "the fields"
+        yield f"unknown {listed} ({where} are {', '.join(kinds)})"
+    for name, value in content.items():
+        kind = kinds.get(name)
+        for each in (kind, *get_args(kind)):  # a section, or one that may be null
+            if isinstance(value, dict) and is_dataclass(each):
+                yield from _find_unknown(value, cast(type, each), f"{section}{name}.")
 
 
 def _check_sections(values: Namespace) -> None:

@@ -7,6 +7,7 @@ import yaml
 from c2am import train
 from c2am.config import PipelineConfig
 from c2am.parsing import ConfigError, dump_config, load_config, parse, recipe_names, recipe_path
+from c2am.runs import open_run
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -91,6 +92,8 @@ def test_values_are_typed():
         ),
         (["--irn_labels.crf.iterations", "-2"], "iterations"),
         (["stray"], "stray"),
+        (["--irn.step", "4"], "unrecognized arguments: --irn.step 4"),  # no abbreviations
+        (["--method", "cam"], "unrecognized arguments: --method cam"),
     ],
 )
 def test_bad_options_are_named(argv, said):
@@ -118,6 +121,26 @@ def test_bad_recipes_are_named(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(ConfigError, match=rf"{path}: .*" + said.replace(".", r"\.")):
         load_config(path)
+
+
+def test_unknown_fields_of_a_stored_run_are_all_named_with_those_there_are(tmp_path, capsys):
+    run = tmp_path / "old"
+    run.mkdir()
+    text = dump_config(load_config("demo")).replace("classifier_weight:", "present_above:")
+    (run / "config.yaml").write_text(text.replace("gaussian_sxy:", "sxy:") + "sed: 3\n")
+    with pytest.raises(ConfigError) as error:
+        open_run(run)
+    first, *others = str(error.value).split("; ")
+    assert first.startswith(f"{run}/config.yaml: unknown sed (the fields are name, workspace, seed")
+    assert [each.partition(" (")[0] for each in others] == [
+        "unknown irn_labels.crf.sxy",
+        "unknown predictions.present_above",
+        "unknown predictions.crf.sxy",
+    ]
+    assert "(the fields of predictions are flip, batch_size, classifier_weight, crf" in others[1]
+    assert str(error.value).endswith("another version of c2am wrote the file")
+    assert train.main(["--recipe", str(run / "config.yaml")]) == 2
+    assert capsys.readouterr().err == f"error: {error.value}\n"
 
 
 def test_recipe_path_takes_names_and_files(tmp_path):

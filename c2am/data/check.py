@@ -64,6 +64,8 @@ def check_dataset(config: DataConfig) -> list[Problem]:
     labelled = {image_id for name in lists if name != config.test_list for image_id in lists[name]}
     if not _has_labels(config, dataset):
         labelled = set()  # said once, by _check_folders
+    if isinstance(dataset, VocDataset):
+        labelled -= dataset.refused  # said of their rows
     check = partial(_check_image, dataset, labelled=labelled)
     problems += _in_threads(check, ids, config.threads)
     return list(dict.fromkeys(problems))  # a list may be read for the sake of another
@@ -157,27 +159,43 @@ def _check_image(dataset: Dataset, image_id: str, *, labelled: set[str]) -> list
     size = _attempt(found, lambda: read_image(dataset.image_path(image_id)).shape[:2])
     present = None
     if image_id in labelled:
-        present = _attempt(found, dataset.labels, image_id)
+        present = _attempt(found, _read_labels, dataset, image_id)
     if present is not None and not present.any():
         found.append(Problem("warning", f"image {image_id!r}: no class, so it gets no class map"))
     path = dataset.mask_path(image_id)
     mask = _attempt(found, read_mask, path) if path is not None else None
     if mask is not None:
-        found += _check_mask(mask, f"{path}", size, present, dataset.classes)
+        found += _check_mask(mask, f"{path}", size)
+        if _knows_classes(dataset):
+            found += _check_values(mask, f"{path}", present, dataset.classes)
     return found
 
 
-def _check_mask(
-    mask: np.ndarray,
-    path: str,
-    size: tuple[int, int] | None,
-    present: np.ndarray | None,
-    classes: tuple[str, ...],
-) -> Iterator[Problem]:
-    """A mask `(H, W)` against the size of its image and its labels, where these are known."""
+def _knows_classes(dataset: Dataset) -> bool:
+    """False where a fault that has been reported leaves it open what the values of masks mean."""
+    incomplete = isinstance(dataset, FolderDataset) and dataset.incomplete
+    return bool(dataset.classes) and not incomplete
+
+
+def _read_labels(dataset: Dataset, image_id: str) -> np.ndarray | None:
+    """The labels as `(Z,)` bool; None, though read, where `classes.txt` is wrong."""
+    if isinstance(dataset, VocDataset) and not dataset.classes:
+        dataset.label_names(image_id)
+        return None
+    return dataset.labels(image_id)
+
+
+def _check_mask(mask: np.ndarray, path: str, size: tuple[int, int] | None) -> Iterator[Problem]:
+    """A mask `(H, W)` against the size of its image, where that is known."""
     if size is not None and mask.shape != size:
         text = "the mask is {} x {} pixels (H x W), its image {} x {}".format(*mask.shape, *size)
         yield Problem("error", f"{path}: {text}")
+
+
+def _check_values(
+    mask: np.ndarray, path: str, present: np.ndarray | None, classes: tuple[str, ...]
+) -> Iterator[Problem]:
+    """The values of a mask against the classes, and the image's labels where these are known."""
     values = [int(value) for value in np.unique(mask) if value not in (0, VOID)]
     beyond = [value for value in values if value > len(classes)]
     if beyond:

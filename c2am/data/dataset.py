@@ -7,6 +7,8 @@ from typing import Protocol
 
 import numpy as np
 
+MAX_CLASSES = 254  # a mask holds 0 and 255 besides
+
 
 class DataError(ValueError):
     """A file of a dataset is missing, unreadable or contradicts another; the message names it."""
@@ -102,6 +104,24 @@ def read_list(path: Path, report: Report = refuse) -> list[str]:
     if not ids:
         raise DataError(f"{path}: the list is empty")
     return ids
+
+
+def read_classes(path: Path, report: Report = refuse) -> tuple[str, ...]:
+    """Foreground class names of a file, one a line; mask value i + 1 is the i-th line.
+
+    `report` is told of what is wrong; there is then no class, as the others' values are in doubt.
+    """
+    try:
+        names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
+    except DataError as error:
+        report(str(error))
+        return ()
+    if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) != len(names):
+        twice = ", ".join(repr(name) for name in dict.fromkeys(names) if names.count(name) > 1)
+        found = f"{twice} more than once" if twice else f"{len(names)}"
+        report(f"{path}: expected 1 to {MAX_CLASSES} class names, one a line, each once: {found}")
+        return ()
+    return names
 
 
 def label_vector(names: Iterable[str], classes: tuple[str, ...], source: Path | str) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from c2am.data.dataset import DataError, Report, refuse
+from c2am.data.dataset import MAX_CLASSES, DataError, Report, refuse
 from c2am.data.images import EXTENSIONS, image_size
 from c2am.data.tables import read_label_table
 from c2am.workspace import is_run
@@ -29,21 +29,27 @@ class FolderDataset:
         self.classes = tuple(
             sorted({name for names in self._table.labels.values() for name in names})
         )
-        if not 1 <= len(self.classes) <= 254:  # a mask holds 0 and 255 besides
-            raise DataError(f"{self._table.path}: {len(self.classes)} classes: expected 1 to 254")
+        self.incomplete = bool(self._table.refused)
+        """Whether rows were left out, so that classes may be missing."""
+        least = 0 if self.incomplete else 1
+        if not least <= len(self.classes) <= MAX_CLASSES:
+            found = f"{len(self.classes)} classes: expected 1 to {MAX_CLASSES}"
+            raise DataError(f"{self._table.path}: {found}")
         self.unlisted: list[Path] = []
-        """Images below the root that stand in no row of the CSV."""
+        """Images below the root that stand in no row of the CSV, not in a wrong one either."""
         self._images = self._find_images(report)
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def _find_images(self, report: Report) -> dict[str, Path]:
         found: dict[str, Path] = {}
+        listed = self._table.refused | self._table.labels.keys()
         for path in sorted(_files_below(self.root)):
             image_id = path.stem
             if path.suffix.lower() not in EXTENSIONS:
                 continue
             if image_id not in self._table.labels:
-                self.unlisted.append(path)
+                if not {image_id, path.name} & listed:
+                    self.unlisted.append(path)
                 continue
             if image_id in found:
                 report(f"{path}: the image id {image_id!r} belongs to {found[image_id]} too")
@@ -57,7 +63,7 @@ class FolderDataset:
         if splits is None:
             return list(self._table.labels)
         ids = [image_id for image_id, name in splits.items() if name == split]
-        if not ids:
+        if not ids and split not in self._table.refused:
             names = ", ".join(sorted(set(splits.values())))
             raise DataError(
                 f"{self._table.path}: no image of the list {split!r}; lists found: {names} "

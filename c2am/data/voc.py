@@ -2,6 +2,7 @@
 
 import warnings
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from c2am.data.dataset import (
     DataError,
     Report,
     label_vector,
+    read_classes,
     read_list,
     read_text,
     refuse,
@@ -53,7 +55,7 @@ class VocDataset:
     classes are VOC's 20, or the lines of `<root>/classes.txt`. `sbd` is SBD's
     `benchmark_RELEASE/dataset`, from which `train_aug` is derived where there is no list of it;
     its images and annotations are all in VOC 2012's folders. `report` is told of entries of the
-    lists and of rows of the CSV that are wrong.
+    lists and of rows of the CSV that are wrong, and of a wrong `classes.txt`.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class VocDataset:
                 f"VOCdevkit: {VOC_URL}; a folder of other images is of the kind 'folder'"
             )
         names = self.root / "classes.txt"
-        self.classes = tuple(read_list(names)) if names.is_file() else VOC_CLASSES
+        self.classes = read_classes(names, report) if names.is_file() else VOC_CLASSES
         self._table = read_label_table(labels, report) if labels else None
+        self.refused: frozenset[str] = self._table.refused if self._table else frozenset()
+        """Words of rows of the CSV that were left out; they may be names of images."""
         self._sizes: dict[str, tuple[int, int]] = {}
 
     def list_path(self, split: str) -> Path:
@@ -123,10 +127,14 @@ class VocDataset:
 
     def labels(self, image_id: str) -> np.ndarray:
         """Which classes are in the image, `(Z,)` bool."""
+        source = self._table.path if self._table else self.annotation_path(image_id)
+        return label_vector(self.label_names(image_id), self.classes, source)
+
+    def label_names(self, image_id: str) -> Sequence[str]:
+        """The labels of the image as its annotation or row has them, classes or not."""
         if self._table is not None:
-            return self._table.vector(image_id, self.classes)
-        path = self.annotation_path(image_id)
-        return label_vector(read_annotation(path), self.classes, path)
+            return self._table.names(image_id)
+        return read_annotation(self.annotation_path(image_id))
 
     def size(self, image_id: str) -> tuple[int, int]:
         """(H, W) in pixels as displayed, from the image's header."""

@@ -85,7 +85,26 @@ def list_bad_ids(root):
     (root / "ImageSets" / "Segmentation" / "val.txt").write_text(text)
 
 
+def repeat_class(root):
+    (root / "classes.txt").write_text("dog\ncat\ndog\n")
+    damage_image(root)
+    lose_annotation(root)
+
+
+def damage_classes(root):
+    (root / "classes.txt").write_bytes(b"\xff\xfe\x00\xd8")
+
+
 FAULTS = [
+    (
+        repeat_class,
+        [
+            "error: {root}/classes.txt: expected 1 to 254 class names, one a line, each once",
+            "error: {root}/JPEGImages/t1.jpg: cannot be read",
+            "error: {root}/Annotations/t1.xml: cannot be read",
+        ],
+    ),
+    (damage_classes, ["error: {root}/classes.txt: cannot be read"]),
     (damage_image, ["error: {root}/JPEGImages/t1.jpg: cannot be read"]),
     (empty_image, ["error: {root}/JPEGImages/t1.jpg: not an image file"]),
     (lose_image, ["error: {root}/JPEGImages/t1.jpg: no such file"]),
@@ -187,6 +206,40 @@ def test_bad_rows_of_a_table_are_all_named_and_the_others_are_checked(tmp_path):
         errors[4],
     ]
     assert errors[4].startswith(f"error: {tmp_path}: no image of id 'gone'")
+
+
+def test_what_follows_from_a_bad_row_is_not_said_again(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("image_id,labels,split\na,dog,train\nb,cat;bird\nsub/c.png,cat,val\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b", "sub/c", "stray"):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{name}.png")
+    save_mask(tmp_path / "masks" / "a.png", np.full((9, 9), 3, np.uint8))  # dog, after bird and cat
+    assert check(tmp_path, kind="folder") == [
+        f"error: {table}: the row 'b,cat;bird' has 2 fields, the header 3",
+        f"error: {table}: 'sub/c.png' is not an image id (a plain name is expected)",
+        f"warning: {tmp_path}/stray.png: stands in no row of the labels and is not used",
+    ]
+    table.write_text("image_id,labels\na\n")
+    (message,) = [text for text in check(tmp_path, kind="folder") if text.startswith("error")]
+    assert message == f"error: {table}: the row 'a' has 1 field, the header 2"
+
+
+def test_an_id_with_its_extension_is_said_once(tmp_path):
+    (tmp_path / "labels.csv").write_text("image_id,labels\na.png,dog\n")
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    (message,) = [text for text in check(tmp_path, kind="folder") if "a.png" in text]
+    assert message.startswith(f"error: {tmp_path}: no image of id 'a.png' (the file name without")
+
+
+def test_an_image_whose_row_is_bad_does_not_lack_one_too(root, tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text("image_id,labels\nt1\nt2,dog\nv1,dog\n")
+    assert check(root, labels=str(table)) == [
+        f"error: {table}: the row 't1' has 1 field, the header 2",
+        f"error: {table}: no row for the image 't3'",
+    ]
 
 
 def test_bad_ids_of_lists_that_train_aug_is_derived_from_are_named_once(root, tmp_path):

@@ -142,6 +142,16 @@ def test_an_unknown_class_is_named(root):
     assert VocDataset(root).labels("t1").tolist() == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [([], "0"), (["a", "b", "a"], "'a' more than once"), ([f"c{i}" for i in range(255)], "255")],
+)
+def test_bad_class_names_are_refused(root, names, found):
+    (root / "classes.txt").write_text("\n".join(names))
+    with pytest.raises(DataError, match=rf"classes\.txt: expected 1 to 254.*: {found}$"):
+        VocDataset(root)
+
+
 def test_a_missing_annotation_is_named(root):
     (root / "Annotations" / "t1.xml").unlink()
     with pytest.raises(DataError, match=r"t1\.xml: cannot be read"):
