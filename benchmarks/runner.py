@@ -53,7 +53,10 @@ class Entry:
 
 
 Samples = dict[Entry, list[float]]
-"""Milliseconds of each call; the n-th values of all entries were taken in turns."""
+"""Milliseconds of a call in each turn; the n-th values of all entries are of the same one."""
+
+_LEAST_S = 0.02
+"""Seconds that a turn of an entry takes at least, on the clocks of the CPU."""
 
 
 def best_device() -> torch.device:
@@ -105,9 +108,10 @@ def time_entries(
     """
     for entry in timed:  # compiles, or chooses among the configurations of a kernel
         _time(entry, clock)
+    start = time.perf_counter()
     times: Samples = {entry: [_time(entry, clock)] for entry in timed}
-    turn = sum(first for (first,) in times.values())
-    turns = max(least, min(50, int(budget_s * 1e3 / max(turn, 1e-3))))
+    turn = time.perf_counter() - start
+    turns = max(least, min(50, int(budget_s / max(turn, 1e-6))))
     for _ in range(turns - 1):
         for entry in timed:
             times[entry].append(_time(entry, clock))
@@ -129,19 +133,22 @@ def milliseconds(call: Call, clock: str) -> float:
 
     Args:
         call: What to time.
-        clock: "wall"; "cpu", the processor time of all threads of this process; or "gpu", between
-            two events on the GPU. It gets the call's kernels while it still reads 1 GiB, so that
-            launching the first of them takes no time and its cache holds none of their inputs, nor
-            anything that has to be written back.
+        clock: "wall"; "cpu", the processor time of all threads of this process: both the mean of
+            the calls of 20 ms, since the first one after another provider's finds cold caches; or
+            "gpu", between two events on the GPU. It gets the call's kernels while it still reads
+            1 GiB, so that launching the first of them takes no time and its cache holds none of
+            their inputs, nor anything that has to be written back.
     """
     if clock == "gpu":
         return _gpu_milliseconds(call)
     now = time.perf_counter if clock == "wall" else time.process_time
     _synchronize()
-    start = now()
-    call()
-    _synchronize()
-    return (now() - start) * 1e3
+    calls, start, began = 0, now(), time.perf_counter()
+    while calls == 0 or time.perf_counter() - began < _LEAST_S:
+        call()
+        _synchronize()
+        calls += 1
+    return (now() - start) * 1e3 / calls
 
 
 def _gpu_milliseconds(call: Call) -> float:

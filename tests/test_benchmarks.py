@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -47,11 +48,31 @@ def rows() -> list[results.Row]:
 
 def test_providers_are_timed_in_turns():
     order: list[str] = []
-    case = Case("", {name: partial(order.append, name) for name in "ab"})
+
+    def call(name: str) -> None:
+        order.append(name)
+        time.sleep(0.03)
+
+    case = Case("", {name: partial(call, name) for name in "ab"})
     timed = runner.entries(case, [1], peers=False)
     times = runner.time_entries(timed, budget_s=0, clock="wall", least=3)
     assert order == ["a", "b"] * 4
     assert [len(values) for values in times.values()] == [3, 3]
+
+
+@pytest.mark.parametrize("clock", ["wall", "cpu"])
+def test_short_calls_are_repeated_and_their_mean_counts(clock):
+    spent = []
+
+    def spin() -> None:
+        start = time.perf_counter()
+        while time.perf_counter() - start < 0.002:
+            pass
+        spent.append(time.perf_counter() - start)
+
+    found = runner.milliseconds(spin, clock)
+    assert len(spent) > 1
+    assert 0 < found < 1.5 * 1e3 * sum(spent) / len(spent)
 
 
 def test_peers_run_on_one_thread_and_only_if_installed_and_wanted():
@@ -174,26 +195,43 @@ def test_ops_command_writes_rows(tmp_path, monkeypatch):
 
 
 def test_an_op_whose_tests_fail_has_no_ratios(tmp_path):
-    folder = tmp_path / "tests" / "ops"
-    folder.mkdir(parents=True)
     side = compare.Side("there", tmp_path, ROOT)
-    (folder / "test_random_walk.py").write_text("def test(): assert False\n")
-    answer = compare._compare_op("random_walk", [side], [1], None, "REF")
-    assert answer == "random_walk: no ratios, since its tests fail there"
-    (folder / "test_random_walk.py").write_text("def test(): import c2am._core\n")
-    assert compare._tests_pass("random_walk", side)
+    answer = compare._compare_op("dense_crf", [side], [1], None, "REF")
+    assert answer == "dense_crf: no ratios, since its tests fail there"  # there are none
+    tests = [tmp_path / "tests" / name for name in ("ops/test_dense_crf.py", "test_pydensecrf.py")]
+    tests[0].parent.mkdir(parents=True)
+    for broken in (0, 1, None):
+        for number, test in enumerate(tests):
+            test.write_text(f"def test(): import c2am._core; assert {number != broken}\n")
+        assert compare._tests_pass("dense_crf", side) == (broken is None)
+
+
+def test_every_test_of_an_op_is_run_before_it_is_compared(tmp_path):
+    commands: list[tuple[str, ...]] = []
+
+    class Listing(compare.Side):
+        def python(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+            commands.append(arguments)
+            return subprocess.CompletedProcess(arguments, 0)
+
+    run = {}
+    for op in op_names():
+        assert compare._tests_pass(op, Listing("here", ROOT, tmp_path))
+        run[op] = {Path(file).name for file in commands.pop() if file.endswith(".py")}
+        assert f"test_{op}.py" in run[op]
+    crf = "mean_field", "unary", "pydensecrf", "dense_crf_gpu", "dense_crf_properties"
+    assert {f"test_{name}.py" for name in crf} <= run["dense_crf"]
+    assert run["random_walk"] == {"test_random_walk.py", "test_random_walk_gpu.py", "test_paths.py"}
 
 
 class Answering(compare.Side):
-    """A side whose processes take no time: its tests pass, and it tells these times."""
+    """A side whose processes take no time: it tells these times."""
 
     def __init__(self, name: str, package: Path, milliseconds: list[float], log: list[str]):
         super().__init__(name, package, package)
         self.__dict__.update(milliseconds=iter(milliseconds), log=log)
 
     def python(self, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        if "pytest" in arguments:
-            return subprocess.CompletedProcess(arguments, 0)
         self.log.append(self.name)
         answer = {
             "c2am": str(self.package / "c2am"),
@@ -204,6 +242,7 @@ class Answering(compare.Side):
 
 def test_sides_are_compared_by_processes_in_turns(tmp_path, monkeypatch):
     monkeypatch.setattr(compare, "ROUNDS", 3)
+    monkeypatch.setattr(compare, "_tests_pass", lambda op, side: True)
     log: list[str] = []
     there = Answering("there", tmp_path / "a", [30.0, 40.0, 60.0], log)
     here = Answering("here", tmp_path / "b", [10.0, 10.0, 20.0], log)

@@ -4,7 +4,8 @@
 On a GPU `native cpu` is the compiled core on CPU tensors, and there are batches of 64 images;
 `native sorted` and `native hashed` find the lattice's vertices by sorting or with a hash table
 (`native` is one of them), and `sorted lattice` and `hashed lattice` only build it.
-`compat` is `c2am.compat.pydensecrf` with a script that has features of its own and a matrix.
+`native half` is `precision="half"`, `compat` is `c2am.compat.pydensecrf` with a script that has
+features of its own and a matrix.
 """
 
 import importlib
@@ -69,6 +70,7 @@ def cases(image: Path | None = None) -> Iterator[Case]:
             dense_crf, problem.image, problem.unary, iterations=iterations, **problem.kernels
         )
         ours = providers("dense_crf", call, best_device())
+        ours["native half"] = partial(call, backend="native", precision="half")
         if not with_reference:
             del ours["reference"]
         if problem.image.is_cuda:
