@@ -2,26 +2,40 @@
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
 from c2am import ops
 
+# The examples of a property are the same in each run, and take the time that they take.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+
+@contextmanager
+def fresh_memory_is_nan() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        assert torch.utils.deterministic.fill_uninitialized_memory
+        assert torch.empty(3).isnan().all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
 
 @pytest.fixture
 def nan_in_fresh_memory() -> Iterator[None]:
     """Fill what `torch.empty` returns with NaN, so that an output that is not written fails."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
+    with fresh_memory_is_nan():
+        yield
 
 
 @pytest.fixture
@@ -31,7 +45,24 @@ def launched() -> Callable[[str, str], int]:
     return lambda op, backend: ops.launches[op, backend] - before[op, backend]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def native_runs() -> Callable[..., AbstractContextManager[None]]:
+    """`with native_runs(op, times):` has the native backend run so often, on memory full of NaN.
+
+    For each example of a property, of which `launched` and `nan_in_fresh_memory` know nothing.
+    """
+
+    @contextmanager
+    def runs(op: str, times: int = 1) -> Iterator[None]:
+        before = ops.launches[op, "native"]
+        with fresh_memory_is_nan():
+            yield
+        assert ops.launches[op, "native"] - before == times
+
+    return runs
+
+
+@pytest.fixture(scope="session")
 def within_error_budget() -> Callable[[Tensor, Tensor, Tensor], None]:
     """`check(value, plain, truth)`: at most twice the error of plain torch in the same dtype.
 

@@ -1,10 +1,13 @@
 """accumulate_global_cam against exact sums of rationals."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from fractions import Fraction
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 from torch.testing import assert_close
@@ -123,20 +126,42 @@ def test_no_maps(backend: str, device: torch.device) -> None:
     assert not count.any()
 
 
-@pytest.mark.parametrize("total_dtype", checks.FLOATS, ids=str)
-@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
+@settings(max_examples=30)
+@given(
+    count=st.integers(0, 9),
+    classes=st.integers(1, 5),
+    side=st.integers(0, 70),
+    total_dtype=st.sampled_from(checks.FLOATS),
+    dtype=st.sampled_from(checks.FEATURES),
+    seed=st.integers(0, 99),
+)
 def test_native_is_the_reference_to_the_last_bit(
-    total_dtype: torch.dtype, dtype: torch.dtype, several_threads: Iterator[int]
+    count: int,
+    classes: int,
+    side: int,
+    total_dtype: torch.dtype,
+    dtype: torch.dtype,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
 ) -> None:
-    cam, class_index = maps(9, 131, 3)
+    torch.manual_seed(seed)
+    cam, class_index = maps(count, side, classes)
     cam = cam.to(dtype)
-    total, count = state(3, 131, total_dtype)
-    ops.accumulate_global_cam(total, count, cam, class_index, backend="reference")
-    for _ in several_threads:
-        native = state(3, 131, total_dtype)
+    before = torch.rand(classes, side, side).to(total_dtype)
+    native, reference = ((before.clone(), torch.arange(classes)) for _ in range(2))
+    ops.accumulate_global_cam(*reference, cam, class_index, backend="reference")
+    with native_runs("accumulate_global_cam", times=int(cam.numel() > 0)):
         ops.accumulate_global_cam(*native, cam, class_index, backend="native")
-        assert native[0].equal(total)
-        assert native[1].equal(count)
+    assert all(map(torch.equal, native, reference))
+
+
+def test_native_does_not_depend_on_the_number_of_threads(several_threads: Iterator[int]) -> None:
+    cam, class_index = maps(9, 131, 3)
+    results = []
+    for _ in several_threads:
+        results.append(state(3, 131, torch.float32))
+        ops.accumulate_global_cam(*results[-1], cam, class_index, backend="native")
+    assert all(all(map(torch.equal, other, results[0])) for other in results)
 
 
 @pytest.mark.parametrize("value", [-1e-9, 1 + 1e-9, float("nan"), float("inf")])
@@ -199,6 +224,11 @@ def normalized_sum(
     return total, count
 
 
+def rounding(count: int, dtype: torch.dtype) -> float:
+    """Each of `count` values has some roundings of float32, or of the multiples of 2^-30."""
+    return count * (2**-30 if dtype == torch.float64 else 4 * torch.finfo(torch.float32).eps)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(
     ("size", "side", "dtype"),
@@ -226,12 +256,38 @@ def test_raw_maps_are_resized_and_normalized(
     arguments = (total, count, strided, class_index.to(device))
     ops.accumulate_global_cam(*arguments, normalize=True, backend=backend)
     sums, numbers = normalized_sum(cam, class_index, 4, side)
-    # Each of the 9 values has some roundings of float32, or of the multiples of 2^-30.
-    tolerance = 9 * (2**-30 if dtype == torch.float64 else 4 * torch.finfo(torch.float32).eps)
-    assert_close(total.cpu(), sums, rtol=0, atol=tolerance)
+    assert_close(total.cpu(), sums, rtol=0, atol=rounding(9, dtype))
     assert count.cpu().equal(numbers)
     for compiled in ("native", "triton"):
         assert launched("accumulate_global_cam", compiled) == (backend == compiled)
+
+
+@settings(max_examples=30)
+@given(
+    count=st.integers(0, 9),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    classes=st.integers(1, 5),
+    side=st.integers(1, 70),
+    dtype=st.sampled_from(checks.FEATURES),
+    seed=st.integers(0, 99),
+)
+def test_native_matches_the_sums_of_raw_maps_of_any_size(
+    count: int,
+    size: tuple[int, int],
+    classes: int,
+    side: int,
+    dtype: torch.dtype,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
+) -> None:
+    torch.manual_seed(seed)
+    cam, class_index = raw(count, *size, classes, dtype)
+    total, number = state(classes, side, torch.float64)
+    with native_runs("accumulate_global_cam", times=int(count > 0)):
+        ops.accumulate_global_cam(total, number, cam, class_index, normalize=True, backend="native")
+    sums, numbers = normalized_sum(cam, class_index, classes, side)
+    assert_close(total, sums, rtol=0, atol=rounding(count, dtype))
+    assert number.equal(numbers)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

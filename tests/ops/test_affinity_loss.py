@@ -93,7 +93,7 @@ def test_triton_without_gradient(triton_device: torch.device) -> None:
     assert_close(tuple(plain), tuple(losses[: len(plain)]), rtol=0, atol=0)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 40), st.floats(1.1, 6), st.integers(0, 99))
 def test_equal_values_at_any_size(height: int, width: int, radius: float, seed: int) -> None:
     """Maxima that stand at several pixels of a path: the same one gets the gradient."""

@@ -155,7 +155,7 @@ def test_a_label_ruled_out_by_a_large_energy_leaves_the_others_alone(label: int)
     assert (result[label, 2:5] < 1e-30).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 10), st.integers(0, 99))
 def test_marginals_sum_to_one_and_follow_a_permutation_of_the_classes(
     height: int, width: int, classes: int, seed: int

@@ -1,10 +1,13 @@
 """extract_cam against loops over images, classes and output pixels in float64."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -51,6 +54,13 @@ def inputs(
     return features, weight, present
 
 
+def laid_out(features: Tensor, layout: str) -> Tensor:
+    """The same values in another order of the memory."""
+    if layout == "channels_last":
+        return features.movedim(2, -1).contiguous().movedim(-1, 2)
+    return features.mT.contiguous().mT if layout == "transposed" else features
+
+
 @pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("views", [1, 2])
@@ -70,19 +80,41 @@ def test_matches_the_definition(
     assert launched("extract_cam", "native") == (backend == "native")
 
 
-@pytest.mark.parametrize("dtype", checks.FEATURES, ids=str)
-@pytest.mark.parametrize("channels", [64, 77])
-@pytest.mark.parametrize("layout", ["planar", "channels_last"])
-def test_native_with_many_channels_and_pixels(
-    dtype: torch.dtype, channels: int, layout: str
+@settings(max_examples=20)
+@given(
+    pairs=st.tuples(st.integers(0, 3), st.integers(0, 9)),
+    channels=st.integers(0, 80),
+    feature_size=st.tuples(st.integers(1, 20), st.integers(1, 33)),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 130)),
+    dtype=st.sampled_from(checks.FEATURES),
+    flip=st.booleans(),
+    layout=st.sampled_from(["planar", "channels_last", "transposed"]),
+    seed=st.integers(0, 99),
+)
+def test_native_matches_reference_at_any_size(
+    pairs: tuple[int, int],
+    channels: int,
+    feature_size: tuple[int, int],
+    size: tuple[int, int],
+    dtype: torch.dtype,
+    flip: bool,
+    layout: str,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
 ) -> None:
-    """Whole vectors and what is left of them, several tasks, in both layouts of memory."""
-    features, weight, present = inputs(dtype, 2, channels, (23, 31))
-    if layout == "channels_last":
-        features = features.movedim(2, -1).contiguous().movedim(-1, 2)
-    cam = ops.extract_cam(features, weight, present, (40, 130), backend="native")
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    assert_close(cam, expected(features, weight, present, (40, 130)).to(wide), atol=1e-4, rtol=1e-5)
+    torch.manual_seed(seed)
+    batch, classes = pairs
+    features = laid_out(torch.randn(batch, 1 + flip, channels, *feature_size).to(dtype), layout)
+    weight, present = torch.randn(classes, channels).to(dtype), torch.rand(batch, classes) < 0.5
+    with native_runs("extract_cam", times=int(present.any())):
+        cam = ops.extract_cam(features, weight, present, size, flip=flip, backend="native")
+    wide = (features.double(), weight.double(), present)
+    truth = ops.extract_cam(*wide, size, flip=flip, backend="reference")
+    magnitude = torch.einsum("kc,bvchw->bkhw", wide[1].abs(), wide[0].abs())
+    largest = float(magnitude.amax()) if magnitude.numel() else 0.0
+    assert cam.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    atol = 2 * torch.finfo(cam.dtype).eps * largest
+    assert_close(cam.double(), truth, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -112,10 +144,7 @@ def test_triton_matches_reference(
     within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
 ) -> None:
     features, weight, few = inputs(dtype, 1 + flip, channels, feature_size)
-    if layout == "channels_last":
-        features = features.movedim(2, -1).contiguous().movedim(-1, 2)
-    elif layout == "transposed":
-        features = features.mT.contiguous().mT
+    features = laid_out(features, layout)
     present = {
         "few": few,
         "17 of 80": torch.arange(80) >= torch.tensor([[63], [80], [79]]),

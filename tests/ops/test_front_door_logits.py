@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -67,6 +70,50 @@ def test_matches_the_definition(
         )
     for compiled in ("native", "triton"):
         assert launched("front_door_logits", compiled) == 4 * (backend == compiled)
+
+
+@settings(max_examples=30)
+@given(
+    shape=st.tuples(st.integers(0, 5), st.integers(0, 9), st.integers(1, 40)),
+    pooling=st.sampled_from(POOLINGS),
+    probability=st.sampled_from(PROBABILITIES),
+    gamma=st.floats(0.01, 10),
+    dtype=st.sampled_from(checks.FEATURES),
+    seed=st.integers(0, 99),
+)
+def test_native_matches_reference_at_any_size(
+    shape: tuple[int, int, int],
+    pooling: str,
+    probability: str,
+    gamma: float,
+    dtype: torch.dtype,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
+    within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
+) -> None:
+    torch.manual_seed(seed)
+    logits, global_cam = inputs(shape, dtype)
+    cotangent = torch.randn(shape[:2])
+
+    def scores_and_gradient(backend: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        leaf = logits.to(dtype, copy=True).requires_grad_()
+        scores = ops.front_door_logits(
+            leaf,
+            global_cam.to(checks.accumulation_dtype(dtype)),
+            pooling=pooling,
+            gamma=gamma,
+            probability=probability,
+            backend=backend,
+        )
+        (gradient,) = torch.autograd.grad(scores, leaf, cotangent.to(scores.dtype))
+        return scores.detach(), gradient
+
+    with native_runs("front_door_logits", times=int(logits.numel() > 0)):
+        native = scores_and_gradient("native", dtype)
+    plain = scores_and_gradient("reference", dtype)
+    truth = scores_and_gradient("reference", torch.float64)
+    for values in zip(native, plain, truth, strict=True):
+        within_error_budget(*values)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

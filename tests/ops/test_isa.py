@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+# dense_crf has its own test of this, test_all_instruction_sets_agree.
 OPS = (
     "extract_cam",
     "multi_scale_cam",
@@ -17,7 +18,10 @@ OPS = (
     "affinity_loss",
     "displacement_loss",
     "random_walk",
+    "label_maps",
+    "mean_field",
 )
+SELECTED = "(native or mean_field) and not opcheck"
 
 
 def python(isa: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -37,6 +41,6 @@ def test_native_ops_pass_on(isa: str) -> None:
         pytest.skip(f"this processor has no {isa}")
     assert loaded.stdout.strip() == isa
     files = (str(Path(__file__).with_name(f"test_{op}.py")) for op in OPS)
-    options = ("-q", "-p", "no:cacheprovider", "-k", "native and not opcheck")
+    options = ("-q", "-p", "no:cacheprovider", "-k", SELECTED)
     result = python(isa, "-m", "pytest", *options, *files)
     assert result.returncode == 0, result.stdout

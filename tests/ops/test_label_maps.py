@@ -1,11 +1,14 @@
 """label_maps and random_walk_labels against the steps of the equation, one by one."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from c2am import ops
@@ -34,7 +37,7 @@ def check(labels: Tensor, maps: Tensor, classes: Tensor, threshold: float, strid
     """Every label is that of the largest quotient or of the threshold, but for rounding."""
     assert labels.dtype == torch.uint8
     height, width = labels.shape
-    if len(maps) == 0:
+    if len(maps) == 0 or labels.numel() == 0:
         assert not labels.any()
         return
     resized = [
@@ -77,6 +80,38 @@ def test_strides(stride: int, backend: str) -> None:
         [maps], [classes], [size], threshold=0.5, stride=stride, backend=backend
     )
     check(labels, maps, classes, 0.5, stride)
+
+
+@settings(max_examples=30)
+@given(
+    shapes=st.lists(st.tuples(st.integers(0, 5), *[st.integers(0, 13)] * 2), max_size=3),
+    kept=st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    stride=st.integers(1, 6),
+    threshold=st.floats(-0.5, 1.5),
+    dtype=st.sampled_from(checks.FEATURES),
+    seed=st.integers(0, 99),
+)
+def test_native_matches_the_equation_at_any_size(
+    shapes: list[tuple[int, int, int]],
+    kept: tuple[float, float],
+    stride: int,
+    threshold: float,
+    dtype: torch.dtype,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
+) -> None:
+    torch.manual_seed(seed)
+    maps = [(2.1 * torch.rand(shape) - 0.1).to(dtype) for shape in shapes]
+    classes = [torch.randperm(254)[: len(each)] for each in maps]
+    sizes = [(round(kept[0] * stride * h), round(kept[1] * stride * w)) for _, h, w in shapes]
+    any_label = any(k * h * w for (k, _, _), (h, w) in zip(shapes, sizes, strict=True))
+    with native_runs("label_maps", times=int(any_label)):
+        results = ops.label_maps(
+            maps, classes, sizes, threshold=threshold, stride=stride, backend="native"
+        )
+    for labels, each, of_maps, size in zip(results, maps, classes, sizes, strict=True):
+        assert labels.shape == size
+        check(labels, each, of_maps, threshold, stride)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

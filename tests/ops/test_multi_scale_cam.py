@@ -1,10 +1,14 @@
 """multi_scale_cam against the definition in float64, map by map."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -63,6 +67,42 @@ def test_matches_the_definition(
     assert_close(merged.strided.cpu(), expected(maps, size)[0].to(merged.strided.dtype))
     for compiled in ("native", "triton"):
         assert (launched("multi_scale_cam", compiled) > 0) == (backend == compiled)
+
+
+@settings(max_examples=30)
+@given(
+    count=st.integers(0, 4),
+    sizes=st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=4),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    stride=st.integers(1, 9),
+    multiple=st.integers(1, 17),
+    eps=st.floats(1e-5, 1),
+    dtype=st.sampled_from(checks.FEATURES),
+    seed=st.integers(0, 99),
+)
+def test_native_matches_reference_at_any_size(
+    count: int,
+    sizes: list[tuple[int, int]],
+    size: tuple[int, int],
+    stride: int,
+    multiple: int,
+    eps: float,
+    dtype: torch.dtype,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
+    within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
+) -> None:
+    torch.manual_seed(seed)
+    maps = [10 * torch.rand(count, *each).to(dtype) for each in sizes]
+    options: dict[str, Any] = {"stride": stride, "multiple": multiple, "eps": eps}
+    with native_runs("multi_scale_cam", times=2 * (count > 0)):  # once for each resolution
+        merged = ops.multi_scale_cam(maps, size, **options, backend="native")
+    plain, truth = (
+        ops.multi_scale_cam(each, size, **options, backend="reference")
+        for each in (maps, [each.double() for each in maps])
+    )
+    for values in zip(merged, plain, truth, strict=True):
+        within_error_budget(*values)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

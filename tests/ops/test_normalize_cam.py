@@ -1,9 +1,12 @@
 """normalize_cam against a loop over the maps in float64."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -42,6 +45,34 @@ def test_matches_the_definition(
     within_error_budget(result.cpu(), plain, truth)
     for compiled in ("native", "triton"):
         assert launched("normalize_cam", compiled) == (backend == compiled and len(cam) > 0)
+
+
+@settings(max_examples=30)
+@given(
+    shape=st.tuples(st.integers(0, 5), st.integers(0, 40), st.integers(0, 70)),
+    eps=st.floats(1e-5, 10),
+    dtype=st.sampled_from(checks.FEATURES),
+    transposed=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_native_matches_reference_at_any_size(
+    shape: tuple[int, int, int],
+    eps: float,
+    dtype: torch.dtype,
+    transposed: bool,
+    seed: int,
+    native_runs: Callable[..., AbstractContextManager[None]],
+    within_error_budget: Callable[[Tensor, Tensor, Tensor], None],
+) -> None:
+    torch.manual_seed(seed)
+    cam = maps(shape, dtype)
+    cam = cam.mT if transposed else cam
+    with native_runs("normalize_cam", times=int(cam.numel() > 0)):
+        result = ops.normalize_cam(cam, eps=eps, backend="native")
+    plain, truth = (
+        ops.normalize_cam(each, eps=eps, backend="reference") for each in (cam, cam.double())
+    )
+    within_error_budget(result, plain, truth)
 
 
 @pytest.mark.parametrize("backend", ["reference", "native", "triton"])

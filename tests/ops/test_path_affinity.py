@@ -125,7 +125,7 @@ def test_the_sum_of_all_paths_through_a_pixel_fits(triton_device: torch.device) 
     assert few[0, 4, 8] != gradient[0, 0, 4, 8]  # with fewer `terms` the integers overflow
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 20), st.integers(1, 40), st.floats(1.1, 6), st.integers(1, 4))
 def test_equal_values_at_any_size(height: int, width: int, radius: float, levels: int) -> None:
     """Maxima of few levels are met many times: the same pixel gets the gradient."""

@@ -183,7 +183,7 @@ def test_a_closed_boundary_is_not_crossed(backend: str) -> None:
     assert_close(result, cam)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 3), st.integers(1, 12), st.integers(1, 12), st.integers(0, 99))
 def test_values_stay_within_their_range(count: int, height: int, width: int, seed: int) -> None:
     """T averages: its columns sum to 1 and none is negative."""
@@ -238,7 +238,7 @@ def test_batch_of_images_of_different_sizes(
     assert ops.random_walk_batch([], []) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.tuples(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40)),
     st.floats(1.1, 7),
