@@ -132,7 +132,7 @@ def test_every_configuration_gives_the_same(
         if not triton.knobs.runtime.interpret or config.kwargs:  # it knows no warps
             monkeypatch.setattr(kernel, "configs", [config])
             for value, same in zip(results(), first, strict=True):
-                assert_close(value, same, rtol=1e-6, atol=1e-6)
+                assert_close(value, same, rtol=1e-5, atol=1e-5)  # sums of 70, in any order
 
 
 @CASES
@@ -148,7 +148,7 @@ def test_the_choice_leaves_no_trace(
     calls = timed(kernel)
     torch.manual_seed(1)
     for value, same in zip(call(triton_device), first, strict=True):
-        assert_close(value, same, rtol=1e-6, atol=1e-6)
+        assert_close(value, same, rtol=1e-5, atol=1e-5)  # sums of 70, in any order
     assert len(calls) == len(kernel.configs)
     call(triton_device)
     assert len(calls) == len(kernel.configs), "what is chosen is kept"
