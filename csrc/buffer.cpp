@@ -10,6 +10,7 @@
 #include <iterator>
 #include <mutex>
 #include <new>
+#include <unordered_map>
 
 namespace c2am {
 namespace {
@@ -18,7 +19,7 @@ constexpr size_t kLine = 64;
 constexpr size_t kHugePage = size_t{1} << 21;
 constexpr size_t kLarge = size_t{1} << 17;     // from which blocks are kept
 constexpr size_t kKept = size_t{1} << 28;      // always, and up to
-constexpr size_t kMostKept = size_t{1} << 30;  // if as much was in use at once
+constexpr size_t kMostKept = size_t{1} << 30;  // if about as much was in use at once
 
 size_t alignment_of(size_t bytes) { return bytes >= kHugePage ? kHugePage : kLine; }
 
@@ -30,32 +31,36 @@ size_t rounded(size_t bytes) {
 // Large blocks, in use and kept.
 class Pool {
  public:
-  // A kept block of exactly this size, or null: the next computation is mostly of the same shapes.
+  // The smallest kept block that is large enough, or null; none of which a third would be in vain.
+  // The next computation is mostly of similar shapes.
   void* take(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    used_ += bytes;
-    most_used_ = std::max(most_used_, used_);
-    const auto found = std::find_if(kept_.rbegin(), kept_.rend(),
-                                    [=](const Block& block) { return block.bytes == bytes; });
-    void* data = nullptr;
-    if (found != kept_.rend()) {
-      data = found->data;
-      kept_bytes_ -= bytes;
-      kept_.erase(std::next(found).base());
+    auto found = kept_.end();
+    for (auto block = kept_.begin(); block != kept_.end(); ++block) {
+      const bool fits = block->bytes >= bytes && block->bytes - bytes <= bytes / 2;
+      if (fits && (found == kept_.end() || block->bytes <= found->bytes)) found = block;
     }
+    if (found == kept_.end()) return nullptr;
+    const Block block = *found;
+    kept_.erase(found);
+    kept_bytes_ -= block.bytes;
+    add(block);
+    return block.data;
+  }
+
+  // Notes a new block.
+  void add(void* data, size_t bytes) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    add({data, bytes});
     shrink();
-    return data;
   }
 
-  // After a null of `take` that no memory was found for.
-  void lose(size_t bytes) {
+  void keep(void* data) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    used_ -= bytes;
-  }
-
-  void keep(void* data, size_t bytes) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    used_ -= bytes;
+    const auto found = used_.find(data);
+    const size_t bytes = found->second;
+    used_.erase(found);
+    used_bytes_ -= bytes;
     kept_.push_back({data, bytes});
     kept_bytes_ += bytes;
     shrink();
@@ -67,9 +72,17 @@ class Pool {
     size_t bytes;
   };
 
-  // Frees what has been kept for longest.
+  void add(const Block& block) {
+    used_[block.data] = block.bytes;
+    used_bytes_ += block.bytes;
+    most_used_ = std::max(most_used_, used_bytes_);
+  }
+
+  // Frees what has been kept for longest. A quarter above what was in use at once is for the blocks
+  // of one computation that are not.
   void shrink() {
-    while (kept_bytes_ > std::clamp(most_used_ - used_, kKept, kMostKept)) {
+    const size_t most = most_used_ + most_used_ / 4;
+    while (kept_bytes_ > std::clamp(most - used_bytes_, kKept, kMostKept)) {
       std::free(kept_.front().data);
       kept_bytes_ -= kept_.front().bytes;
       kept_.pop_front();
@@ -78,7 +91,8 @@ class Pool {
 
   std::mutex mutex_;
   std::deque<Block> kept_;  // in the order in which they were released
-  size_t kept_bytes_ = 0, used_ = 0, most_used_ = 0;
+  std::unordered_map<void*, size_t> used_;
+  size_t kept_bytes_ = 0, used_bytes_ = 0, most_used_ = 0;
 };
 
 Pool& pool() {
@@ -94,20 +108,17 @@ void* allocate(size_t wanted) {
     if (void* block = pool().take(bytes)) return block;
   }
   void* block = std::aligned_alloc(alignment_of(bytes), bytes);
-  if (block == nullptr) {
-    if (bytes >= kLarge) pool().lose(bytes);
-    throw std::bad_alloc();
-  }
+  if (block == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
   if (bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
 #endif
+  if (bytes >= kLarge) pool().add(block, bytes);
   return block;
 }
 
 void release(void* block, size_t wanted) {
-  const size_t bytes = rounded(wanted);
-  if (bytes >= kLarge) {
-    pool().keep(block, bytes);
+  if (rounded(wanted) >= kLarge) {
+    pool().keep(block);
   } else {
     std::free(block);
   }
