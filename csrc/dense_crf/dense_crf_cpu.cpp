@@ -7,6 +7,7 @@
 #include "dense_crf/planes.h"
 #include "dense_crf/softmax.h"
 #include "dense_crf/spatial.h"
+#include "shared_loop.h"
 
 namespace c2am {
 namespace {
@@ -161,16 +162,13 @@ void DenseCrf::update_rows(State& s, int64_t y, int count, bool first_time, cons
 void DenseCrf::update(State& s, bool first_time, const Result* last) const {
   constexpr int64_t kRows = loops::kCorrelated;
   const int64_t whole = height_ / kRows, tasks = whole + height_ % kRows;
-#pragma omp parallel num_threads(s.threads)
-  {
-    Rows rows(s, width_, across_.radius);
-#pragma omp for schedule(dynamic, 4)
-    for (int64_t task = 0; task < tasks; ++task) {
-      const bool several = task < whole;
-      update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,
-                  first_time, last, rows);
-    }
-  }
+  std::vector<Rows> scratch;
+  for (int t = 0; t < s.threads; ++t) scratch.emplace_back(s, width_, across_.radius);
+  shared_loop(tasks, s.threads, [&](int64_t task, int thread) {
+    const bool several = task < whole;
+    update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,
+                first_time, last, scratch[thread]);
+  });
   std::swap(s.scaled, s.next_scaled);
 }
 

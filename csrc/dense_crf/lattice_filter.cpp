@@ -7,6 +7,7 @@
 
 #include "dense_crf/loops.h"
 #include "dense_crf/row.h"
+#include "shared_loop.h"
 
 namespace c2am {
 namespace {
@@ -30,13 +31,13 @@ void splat(const PermutohedralLattice& lattice, const float* from, const float* 
     return sums + int64_t{lattice.slabs[std::min(slab, slabs)]} * width;
   };
   for (int64_t odd = 0; odd < 2; ++odd) {
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-    for (int64_t slab = odd; slab < slabs; slab += 2) {
+    shared_loop((slabs + 1 - odd) / 2, threads, [&](int64_t task, int) {
+      const int64_t slab = 2 * task + odd;
       if (odd == 0) std::fill(begin(slab), begin(slab + 2), 0.0f);
       const auto& spans = lattice.spans[slab];
       loops::splat(width, lattice.axes, lattice.corner.data(), lattice.weight.data(), spans.data(),
                    static_cast<int64_t>(spans.size()), from, scale, sums);
-    }
+    });
   }
 }
 
