@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
-#include <iterator>
 #include <mutex>
 #include <new>
 #include <unordered_map>
@@ -31,8 +30,8 @@ size_t rounded(size_t bytes) {
 // Large blocks, in use and kept.
 class Pool {
  public:
-  // The smallest kept block that is large enough, or null; none of which a third would be in vain.
-  // The next computation is mostly of similar shapes.
+  // The smallest kept block that is large enough, the last released of equals, or null. At most a
+  // third of it is left unused. The next computation is mostly of similar shapes.
   void* take(size_t bytes) {
     const std::lock_guard<std::mutex> lock(mutex_);
     auto found = kept_.end();
@@ -46,6 +45,11 @@ class Pool {
     kept_bytes_ -= block.bytes;
     add(block);
     return block.data;
+  }
+
+  void free_all() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    free_above(0);
   }
 
   // Notes a new block.
@@ -78,11 +82,15 @@ class Pool {
     most_used_ = std::max(most_used_, used_bytes_);
   }
 
-  // Frees what has been kept for longest. A quarter above what was in use at once is for the blocks
-  // of one computation that are not.
+  // Frees what has been kept for longest. The extra quarter is for blocks of one computation that
+  // are not in use at the same time.
   void shrink() {
     const size_t most = most_used_ + most_used_ / 4;
-    while (kept_bytes_ > std::clamp(most - used_bytes_, kKept, kMostKept)) {
+    free_above(std::clamp(most - used_bytes_, kKept, kMostKept));
+  }
+
+  void free_above(size_t bytes) {
+    while (kept_bytes_ > bytes) {
       std::free(kept_.front().data);
       kept_bytes_ -= kept_.front().bytes;
       kept_.pop_front();
@@ -108,6 +116,10 @@ void* allocate(size_t wanted) {
     if (void* block = pool().take(bytes)) return block;
   }
   void* block = std::aligned_alloc(alignment_of(bytes), bytes);
+  if (block == nullptr) {
+    pool().free_all();
+    block = std::aligned_alloc(alignment_of(bytes), bytes);
+  }
   if (block == nullptr) throw std::bad_alloc();
 #if defined(__linux__)
   if (bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);

@@ -8,10 +8,10 @@
 
 namespace c2am {
 
-// Large blocks are kept when they are released, for the next ones of their size or somewhat less:
-// up to 256 MiB of them, or up to 1 GiB as long as blocks in use and kept are no more than 5/4 of
-// what was in use at once. Thread-safe. `allocate` throws std::bad_alloc; `release` is to get the
-// size that was asked for.
+// Large blocks are kept when they are released, for the next ones of their size or down to two
+// thirds: up to 256 MiB of them, or up to 1 GiB as long as blocks in use and kept are no more than
+// 5/4 of what was in use at once. Thread-safe. `allocate` throws std::bad_alloc; `release` is to
+// get the size that was asked for.
 void* allocate(size_t bytes);
 void release(void* block, size_t bytes);
 

@@ -10,8 +10,8 @@
 namespace c2am {
 
 // Calls body(task, thread) for the tasks 0 .. tasks - 1 and a thread below `threads`. Each thread
-// begins with the tasks next to each other that it also has in the next loop, so that it finds
-// what it wrote in its own cache; when these are taken it helps the others.
+// begins with tasks next to each other, which are the same in every loop of as many, so that it
+// finds what it wrote in its own cache; when these are taken it helps the others.
 template <typename Body>
 void shared_loop(int64_t tasks, int threads, const Body& body) {
   std::vector<std::atomic<int64_t>> taken(threads);

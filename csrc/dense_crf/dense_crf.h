@@ -37,7 +37,7 @@ class DenseCrf {
 
   // unary: (C, H, W) energies. Gives either marginals: (C, H, W) or labels: (H, W), the class of
   // the largest; the other one is null. The result does not depend on `threads`.
-  // half: store lattice values in 16 bits.
+  // half: store what pixels read from the lattice in 16 bits.
   void run(const float* unary, float* marginals, uint8_t* labels, int64_t classes,
            int64_t iterations, bool half, int threads) const;
 

@@ -72,6 +72,7 @@ struct DenseCrf::State : Grouping {
   Buffer<float> scale;                // (N,) n of the bilateral kernel over that one
   Buffer<float> row_norm;             // (W, width) n along a row, for all channels
   std::vector<std::unique_ptr<Bilateral::Pass>> passes;  // per group
+  std::vector<Rows> rows;                                // per thread
 };
 
 DenseCrf::Rows::Rows(const State& s, int64_t width, int64_t radius)
@@ -162,12 +163,10 @@ void DenseCrf::update_rows(State& s, int64_t y, int count, bool first_time, cons
 void DenseCrf::update(State& s, bool first_time, const Result* last) const {
   constexpr int64_t kRows = loops::kCorrelated;
   const int64_t whole = height_ / kRows, tasks = whole + height_ % kRows;
-  std::vector<Rows> scratch;
-  for (int t = 0; t < s.threads; ++t) scratch.emplace_back(s, width_, across_.radius);
   shared_loop(tasks, s.threads, [&](int64_t task, int thread) {
     const bool several = task < whole;
     update_rows(s, several ? task * kRows : height_ - (tasks - task), several ? kRows : 1,
-                first_time, last, scratch[thread]);
+                first_time, last, s.rows[thread]);
   });
   std::swap(s.scaled, s.next_scaled);
 }
@@ -182,6 +181,7 @@ void DenseCrf::run(const float* unary, float* marginals, uint8_t* labels, int64_
   }
   const Result result{marginals, labels};
   State s(*bilateral_, across_, pixels, classes, half, threads);
+  for (int t = 0; t < threads; ++t) s.rows.emplace_back(s, width_, across_.radius);
   relative_rows(s, pixels, unary, s.relative_unary.data(), threads);
   for (int64_t i = 0; i <= iterations; ++i) {
     for (int64_t g = 0; i > 0 && g < s.groups; ++g) {

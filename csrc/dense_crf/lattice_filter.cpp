@@ -48,7 +48,7 @@ void blur(const PermutohedralLattice& lattice, int width, float* values, int thr
   const auto along = [&](int axis, int64_t block) {
     loops::blur(width, lattice.chains.data() + lattice.chain_starts[axis * starts + block], values);
   };
-  // The first block of a thread's, so that all have about as many entries of an axis.
+  // Where a thread's blocks begin, so that all have about as many entries of an axis.
   const auto first = [&](int axis, int thread) {
     const int64_t* start = lattice.chain_starts.data() + axis * starts;
     const int64_t entries = start[starts - 1] - start[0];

@@ -133,8 +133,7 @@ struct Row<0> {
   C2AM_INLINE void clear() {}
   template <typename T>
   C2AM_INLINE void load(const T*) {}
-  template <typename T>
-  C2AM_INLINE void store(T*) const {}
+  C2AM_INLINE void store(float*) const {}
   C2AM_INLINE void add(const Row&) {}
   C2AM_INLINE void add(float, const Row&) {}
   C2AM_INLINE void add(float) {}

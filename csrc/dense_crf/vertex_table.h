@@ -188,9 +188,8 @@ class VertexBits {
 
   VertexBits(int64_t keys, int threads)
       : members_((keys / kWord / kLine + 1) * kLine), first_(members_.size()), threads_(threads) {
-    int64_t words = members_.size();
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t word = 0; word < words; ++word) members_[word] = 0;
+    for (int64_t word = 0; word < members_.size(); ++word) members_[word] = 0;
   }
 
   VertexBits& of(int) { return *this; }
@@ -211,15 +210,18 @@ class VertexBits {
   bool number(Key, std::vector<Key>& keys) {
     std::vector<std::vector<Key>> found(threads_);  // by each thread
     found[0].swap(keys);
+    for (int t = 1; t < threads_; ++t) found[t].reserve(found[0].capacity() / threads_);
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int t = 0; t < threads_; ++t) {
+      std::vector<Key> own = std::move(found[t]);  // whose end is in no other thread's cache line
       for (int64_t line = first_line(t); line < first_line(t + 1); line += kLine) {
         uint64_t any = 0;  // most have none
         for (int64_t word = line; word < line + kLine; ++word) any |= members_[word];
         for (int64_t word = line; any != 0 && word < line + kLine; ++word) {
-          append_keys(static_cast<Key>(word), members_[word], found[t]);
+          append_keys(static_cast<Key>(word), members_[word], own);
         }
       }
+      found[t] = std::move(own);
     }
     found[0].swap(keys);
     std::vector<int64_t> starts{1};

@@ -40,15 +40,6 @@ struct Team {
     return *from < *to;
   }
 
-  void finish() {
-    barrier();
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      looping = false;
-    }
-    barrier();
-  }
-
   const int size;
   bool looping = false;
   long next = 0, end = 0, step = 1, chunk = 1;
@@ -84,7 +75,6 @@ bool GOMP_loop_nonmonotonic_dynamic_start(long first, long last, long step, long
   return team->begin(first, last, step, chunk, from, to);
 }
 bool GOMP_loop_nonmonotonic_dynamic_next(long* from, long* to) { return team->take(from, to); }
-void GOMP_loop_end() { team->finish(); }
 void GOMP_loop_end_nowait() {}  // the end of a team's only loop
 
 // A region inside another one runs on one thread, as OpenMP does by default.
