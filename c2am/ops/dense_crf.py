@@ -50,9 +50,9 @@ def dense_crf(
         bilateral_compat: Its weight.
         method: `exact` sums the bilateral kernel over all pairs of pixels, in O(N^2); on a GPU
             it is the reference's.
-        precision: `half` stores the values that the pixels read from the lattice in 16 bits
-            (native; all arithmetic is in float32). That changes few labels, where two are nearly
-            as probable, and on a CPU it gains no time.
+        precision: `half` stores values of the lattice in 16 bits, on a CPU those that the pixels
+            read (native; all arithmetic is in float32). That changes few labels, where two are
+            nearly as probable, and on a CPU it gains no time.
         output: `labels` for the arg max of Q, without its (C, H, W) array.
         backend: See `docs/ops.md`. The native one computes in float32.
 

@@ -10,8 +10,8 @@
 
 namespace c2am {
 
-// Values of the vertices on their way through the filter, which is in float; T is the type of those
-// that are read at the end, float or Float16, six rows for each point.
+// Values of the vertices on their way through the filter, which is in float; T, float or Float16,
+// is the type of those that are read at the end, d + 1 rows for each point.
 template <typename T>
 struct LatticeValues {
   LatticeValues(const PermutohedralLattice& lattice, int width)
