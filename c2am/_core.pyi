@@ -7,6 +7,12 @@ has_cuda: bool
 isa: str
 """Instruction set in use: scalar, avx2 or avx512; the environment variable C2AM_ISA chooses."""
 
+class Memory:
+    """A writable buffer, not initialised; large ones are kept for the next when they are freed."""
+
+    def __init__(self, bytes: int) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
 class DenseCrf:
     """`image` (H, W, 3) uint8; throws ValueError where its features do not fit the lattice."""
 

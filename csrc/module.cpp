@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "bind.h"
+#include "buffer.h"
 #include "dense_crf/dense_crf.h"
 #include "dense_crf/mean_field.h"
 #include "random_walk/random_walk.h"
@@ -26,6 +27,13 @@ using c2am::pointer;
 c2am::RandomWalk walk_of(double radius, double beta, int64_t steps, bool chebyshev,
                          double tolerance) {
   return {radius, beta, steps, chebyshev, tolerance};
+}
+
+void bind_memory(py::module_& m) {
+  using Memory = c2am::Buffer<uint8_t>;
+  py::class_<Memory>(m, "Memory", py::buffer_protocol())
+      .def(py::init<int64_t>(), "bytes"_a)
+      .def_buffer([](Memory& memory) { return py::buffer_info(memory.data(), memory.size()); });
 }
 
 void bind_dense_crf(py::module_& m) {
@@ -152,6 +160,7 @@ PYBIND11_MODULE(_core, m) {
 #else
   m.attr("has_cuda") = false;
 #endif
+  bind_memory(m);
   bind_dense_crf(m);
   bind_mean_field(m);
 #ifdef C2AM_WITH_CUDA

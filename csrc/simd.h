@@ -28,8 +28,9 @@ const char* isa_name();
   C2AM_DISPATCH_TO(name, parameters, arguments, name##_body<64>, name##_body<32>, name##_body<16>)
 
 #if defined(__x86_64__)
-#define C2AM_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")))
-#define C2AM_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define C2AM_AVX512 \
+  __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), aligned(64), noinline))
+#define C2AM_AVX2 __attribute__((target("avx2,fma,f16c"), aligned(64), noinline))
 #define C2AM_DISPATCH_TO(name, parameters, arguments, body64, body32, body16) \
   C2AM_AVX512 static void name##_avx512 parameters { body64 arguments; }      \
   C2AM_AVX2 static void name##_avx2 parameters { body32 arguments; }          \

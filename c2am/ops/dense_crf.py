@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from c2am.ops import checks, dispatch
+from c2am.ops import checks, dispatch, memory
 from c2am.ops.dense_crf_cuda import CudaCrf
 from c2am.ops.dense_crf_reference import Kernels, ReferenceCrf
 
@@ -113,7 +113,7 @@ class DenseCrfPlan:
         _check_unary(unary, self._image, iterations)
         checks.choice(OP, "output", output, get_args(Output))
         checks.finite(OP, unary=unary)
-        result = _empty(unary, output)
+        result = _empty(type(self._crf), unary, output)
         self._crf(unary[None], iterations, result[None])
         return result
 
@@ -141,14 +141,6 @@ def _options(method: str, precision: str, output: str) -> tuple[str, str, str]:
     checks.choice(OP, "precision", precision, get_args(Precision))
     checks.choice(OP, "output", output, get_args(Output))
     return method, precision, output
-
-
-def _empty(unary: Tensor, output: str) -> Tensor:
-    """The result for `unary (..., C, H, W)`."""
-    if output == "marginals":
-        return torch.empty_like(unary, memory_format=torch.contiguous_format)
-    *batch, _, height, width = unary.shape
-    return unary.new_empty((*batch, height, width), dtype=torch.uint8)
 
 
 class _OneImage:
@@ -182,7 +174,7 @@ class _NativeCrf(_OneImage):
         labels = result.dtype == torch.uint8
         energy = unary[0].to(torch.float32).contiguous()
         direct = labels or result.dtype == torch.float32
-        written = result[0] if direct else torch.empty_like(energy)
+        written = result[0] if direct else memory.empty(tuple(energy.shape), energy.dtype)
         dispatch.launches[OP, "native"] += 1
         self._crf.run(
             energy.data_ptr(),
@@ -219,6 +211,21 @@ def _implementation(backend: str, device: torch.device, method: str) -> Any:
     return dispatch.resolve(OP, backend, device)[1]
 
 
+def _result_of(unary: Tensor, output: str) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of the result for `unary (..., C, H, W)`."""
+    if output == "marginals":
+        return tuple(unary.shape), unary.dtype
+    *batch, _, height, width = unary.shape
+    return (*batch, height, width), torch.uint8
+
+
+def _empty(implementation: Any, unary: Tensor, output: str) -> Tensor:
+    shape, dtype = _result_of(unary, output)
+    if implementation is _NativeCrf:
+        return memory.empty(shape, dtype)
+    return unary.new_empty(shape, dtype=dtype)
+
+
 def _kernel(
     image: Tensor,
     unary: Tensor,
@@ -231,7 +238,7 @@ def _kernel(
 ) -> Tensor:
     checks.finite(OP, unary=unary)
     build = _implementation(backend, image.device, method)
-    result = _empty(unary, output)
+    result = _empty(build, unary, output)
     if len(image) == 0:
         return result
     of_kernels = Kernels(*kernels)
@@ -253,7 +260,8 @@ def _fake(
     output: str,
     backend: str,
 ) -> Tensor:
-    return _empty(unary, output)
+    shape, dtype = _result_of(unary, output)
+    return unary.new_empty(shape, dtype=dtype)
 
 
 dispatch.register(

@@ -100,6 +100,10 @@ struct Row {
     head += weight * other.head;
     tail.add(weight, other.tail);
   }
+  C2AM_INLINE void add(const Row& weight, const Row& other) {
+    head += weight.head * other.head;
+    tail.add(weight.tail, other.tail);
+  }
   C2AM_INLINE void add(float value) {
     head += value;
     tail.add(value);
@@ -136,6 +140,7 @@ struct Row<0> {
   C2AM_INLINE void store(float*) const {}
   C2AM_INLINE void add(const Row&) {}
   C2AM_INLINE void add(float, const Row&) {}
+  C2AM_INLINE void add(const Row&, const Row&) {}
   C2AM_INLINE void add(float) {}
   C2AM_INLINE void scale(float) {}
   C2AM_INLINE float sum() const { return 0; }
