@@ -38,6 +38,9 @@ class Row:
     ratio_p20: float
     ratio_p50: float
     ratio_p80: float
+    scaling_p20: float | str
+    scaling_p50: float | str
+    scaling_p80: float | str
     peak_mb: float | str
     gbyte: float | str
     gflop: float | str
@@ -81,9 +84,13 @@ def make_rows(
     for entry, times in samples.items():
         base = baseline(case, list(samples), entry)
         ratios = [b / t for b, t in zip(samples[base], times, strict=True)]
+        own = [e for e in samples if e.provider == entry.provider]
+        fewest = min(own, key=lambda e: e.threads)
+        scaling = [f / t for f, t in zip(samples[fewest], times, strict=True)]
         work = case.work[entry.provider]() if entry.provider in case.work else None
         p20, p50, p80 = (round(value, 4) for value in percentiles(times))
         low, middle, high = (round(value, 3) for value in percentiles(ratios))
+        scales = ["" if entry == fewest else round(value, 3) for value in percentiles(scaling)]
         row = Row(
             benchmark=op,
             shape=case.shape,
@@ -98,6 +105,9 @@ def make_rows(
             ratio_p20=low,
             ratio_p50=middle,
             ratio_p80=high,
+            scaling_p20=scales[0],
+            scaling_p50=scales[1],
+            scaling_p80=scales[2],
             peak_mb=round(peaks[entry] / 1e6, 1) if entry in peaks else "",
             gbyte=round(work.bytes / 1e9, 5) if work else "",
             gflop=round(work.flops / 1e9, 5) if work else "",

@@ -16,6 +16,7 @@ COLUMNS = (
     "ms",
     "times as fast",
     "as",
+    "scaling",
     "peak MB",
     "GB/s",
     "of triad",
@@ -84,21 +85,27 @@ def _cells(row: dict[str, str]) -> tuple[str, ...]:
         speed = _number(bandwidth)
         share = f"{bandwidth / float(row['triad_gb_s']):.0%}"
         rate = _number(float(row["gflop"]) / seconds)
-    times = (_number(float(row[name])) for name in ("p50_ms", "p20_ms", "p80_ms"))
-    ratios = (_number(float(row[f"ratio_{name}"])) for name in ("p50", "p20", "p80"))
     itself = row["baseline"] == f"{row['provider']} x{row['threads']}"
     return (
         row["shape"],
         row["provider"],
         row["threads"],
-        "{} ({} to {})".format(*times),
-        "" if itself else "{} ({} to {})".format(*ratios),
+        _spread(row["p50_ms"], row["p20_ms"], row["p80_ms"]),
+        "" if itself else _spread(row["ratio_p50"], row["ratio_p20"], row["ratio_p80"]),
         "" if itself else row["baseline"],
+        _spread(row["scaling_p50"], row["scaling_p20"], row["scaling_p80"]),
         row["peak_mb"],
         speed,
         share,
         rate,
     )
+
+
+def _spread(middle: str, low: str, high: str) -> str:
+    """Nothing where nothing was measured."""
+    if not middle:
+        return ""
+    return f"{_number(float(middle))} ({_number(float(low))} to {_number(float(high))})"
 
 
 def _number(value: float) -> str:

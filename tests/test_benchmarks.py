@@ -118,6 +118,9 @@ def test_rows_hold_ratios_to_the_baseline_of_the_same_turn(rows):
     native = rows[0]
     assert native.baseline == "json tool x1"
     assert (native.ratio_p20, native.ratio_p50, native.ratio_p80) == (4.4, 5.0, 5.6)
+    assert native.scaling_p50 == ""
+    on_two = rows[2]
+    assert (on_two.scaling_p20, on_two.scaling_p50, on_two.scaling_p80) == (0.18, 0.2, 0.23)
     assert (native.gbyte, native.gflop, native.peak_mb) == (2.0, 4.0, 5.0)
     assert (native.triad_gb_s, rows[2].triad_gb_s) == (400.0, 600.0)
     assert (rows[1].gbyte, rows[1].peak_mb) == ("", "")
@@ -140,9 +143,10 @@ def test_table_says_what_the_rows_say(tmp_path, rows):
     results.write_rows(tmp_path / "ops.csv", rows)
     text = table.markdown(results.read_rows(tmp_path / "ops.csv"))
     assert f"### {rows[0].device}" in text
-    cells = "10.0 (10.0 to 10.0) | 5.00 (4.40 to 5.60) | json tool x1 | 5.0 | 200 | 50% | 400"
+    cells = "10.0 (10.0 to 10.0) | 5.00 (4.40 to 5.60) | json tool x1 |  | 5.0 | 200 | 50% | 400"
     assert f"| 7x3 | native | 1 | {cells} |" in text
-    assert "| 7x3 | json tool | 1 | 50.0 (44.0 to 56.0) |  |  |  |  |  |  |" in text
+    assert "| json tool x1 | 0.200 (0.180 to 0.230) |" in text
+    assert "| 7x3 | json tool | 1 | 50.0 (44.0 to 56.0) |  |  |  |  |  |  |  |" in text
 
 
 def test_docs_have_the_table_of_the_recorded_results():
