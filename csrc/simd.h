@@ -28,6 +28,8 @@ const char* isa_name();
   C2AM_DISPATCH_TO(name, parameters, arguments, name##_body<64>, name##_body<32>, name##_body<16>)
 
 #if defined(__x86_64__)
+// Aligned, and never a part of another: the place of a function's loops in the cache lines does not
+// depend on what is around it.
 #define C2AM_AVX512 \
   __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"), aligned(64), noinline))
 #define C2AM_AVX2 __attribute__((target("avx2,fma,f16c"), aligned(64), noinline))

@@ -58,7 +58,7 @@ def dense_crf(
 
     Returns:
         The marginals Q, of the shape and dtype of `unary`, or labels (H, W) or (B, H, W) uint8.
-        Not differentiable.
+        Not differentiable. The native ones on a CPU cannot be resized in place.
 
     Raises:
         TypeError, ValueError: a wrong argument, by name; `unary` not finite (CPU only).

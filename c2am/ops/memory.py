@@ -15,7 +15,7 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     from c2am import _core
 
     size = math.prod(shape)
-    # Then PyTorch may be asked to fill what it allocates.
+    # frombuffer takes no empty buffer; a deterministic PyTorch fills what it allocates.
     if size == 0 or torch.are_deterministic_algorithms_enabled():
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(_core.Memory(size * dtype.itemsize), dtype=dtype).view(shape)
+        return torch.empty(shape, dtype=dtype, device="cpu")
+    return torch.frombuffer(_core.Memory(size * dtype.itemsize), dtype=dtype).view(shape).detach()
