@@ -5,6 +5,8 @@ CUDA, where torch's allocator counts what each call takes.
 """
 
 import argparse
+import ctypes
+import gc
 import subprocess
 import sys
 from itertools import islice
@@ -46,6 +48,9 @@ def _measure(op: str, index: int, provider: str, image: Path | None) -> int:
 
 def _peak(call: Call) -> int:
     device = best_device()
+    gc.collect()
+    # Freed memory that the C library keeps is resident: a call that gets it seems to take none.
+    ctypes.CDLL(None).malloc_trim(0)
     before = _used(device)
     files = _resident("RssFile")
     reset_peak_memory(device)

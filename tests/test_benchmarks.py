@@ -163,6 +163,10 @@ def test_document_without_markers_is_refused():
 
 
 def test_peak_memory_is_that_of_the_call(monkeypatch):
+    freed = [b"x" * 100_000 for _ in range(1500)]  # small enough for the heap, which stays as large
+    held = freed[-1]
+    del freed
+
     def allocate() -> int:
         return len(bytearray(b"x" * 100_000_000))  # the literal and its copy
 
@@ -170,6 +174,7 @@ def test_peak_memory_is_that_of_the_call(monkeypatch):
     monkeypatch.setattr(memory, "cases", lambda op, image: iter([Case("", {}), case]))
     assert memory._measure("op", 1, "small", None) < 5e6
     assert 190e6 < memory._measure("op", 1, "large", None) < 210e6
+    assert held
 
 
 def test_peak_memory_is_measured_in_a_process_of_its_own():
