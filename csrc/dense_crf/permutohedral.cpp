@@ -81,16 +81,22 @@ class Embedding {
   Key keys_[kMaxDimension + 1][kBatch];
 };
 
-// From what a table says of corners to vertices.
-C2AM_INLINE void renumber_body(const Numbering& numbering, int32_t* corner, int64_t n) {
+// From what a table says of corners to vertices. Clears `complete` if the table has lost one.
+C2AM_INLINE void renumber_body(const Numbering& numbering, int32_t* corner, int64_t n,
+                               bool* complete) {
+  uint64_t present = 1;
   for (int64_t i = 0; i < n; ++i) {
     const auto at = static_cast<uint32_t>(corner[i]);
-    const uint64_t before = numbering.members[at / kWord] & ((uint64_t{1} << at % kWord) - 1);
-    corner[i] = numbering.first[at / kWord] + __builtin_popcountll(before);
+    const uint64_t members = numbering.members[at / kWord];
+    present &= members >> at % kWord;
+    const uint64_t before = members & ((uint64_t{1} << at % kWord) - 1);
+    const auto first = static_cast<uint32_t>(numbering.first[at / kWord]);  // any, of a lost word
+    corner[i] = static_cast<int32_t>(first + __builtin_popcountll(before));
   }
+  if (present == 0) *complete = false;
 }
-C2AM_DISPATCH(renumber, (const Numbering& numbering, int32_t* corner, int64_t n),
-              (numbering, corner, n))
+C2AM_DISPATCH(renumber, (const Numbering& numbering, int32_t* corner, int64_t n, bool* complete),
+              (numbering, corner, n, complete))
 
 // Where vertices with another key / place begin, several of them together where they are few, but
 // none from both sides of a cut. The missing vertex is in no part.
@@ -174,21 +180,26 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
   }
 }
 
-// Sets corner and weight, and appends the keys.
+// Sets corner and weight, and appends the keys. Again, if the table lost a vertex: what it has
+// stays.
 template <typename Tables, typename Key>
 void PermutohedralLattice::embed(Tables tables, const Features& features, const Grid& grid,
                                  const Key* places, int threads, std::vector<Key>& keys) {
+  for (bool complete = false; !complete;) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int t = 0; t < threads; ++t) {
-    Embedding(features, grid, places, tables.of(t))
-        .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
-               weight.data());
-  }
-  if (!tables.number(places[0] * static_cast<Key>(grid.extent[0]), keys)) too_large();
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int t = 0; t < threads; ++t) {
-    const int64_t first = part(points, t, threads), last = part(points, t + 1, threads);
-    renumber(tables.numbering(t), corner.data() + first * axes, (last - first) * axes);
+    for (int t = 0; t < threads; ++t) {
+      Embedding(features, grid, places, tables.of(t))
+          .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
+                 weight.data());
+    }
+    keys.resize(1);
+    if (!tables.number(places[0] * static_cast<Key>(grid.extent[0]), keys)) too_large();
+    complete = true;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : complete)
+    for (int t = 0; t < threads; ++t) {
+      const int64_t first = part(points, t, threads), last = part(points, t + 1, threads);
+      renumber(tables.numbering(t), corner.data() + first * axes, (last - first) * axes, &complete);
+    }
   }
 }
 

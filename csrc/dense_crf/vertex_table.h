@@ -195,14 +195,13 @@ class VertexBits {
   VertexBits& of(int) { return *this; }
   void prefetch(uint64_t vertex) const { __builtin_prefetch(&members_[vertex / kWord]); }
 
+  // A bit may be lost where another thread sets one of the same word at the same time: to insert
+  // all vertices again, which is hardly ever needed, costs less than atomic operations or a guess
+  // of which vertices are new.
   uint32_t insert(uint64_t vertex) {
-    uint64_t& word = members_[vertex / kWord];
+    uint64_t* word = &members_[vertex / kWord];
     const uint64_t bit = uint64_t{1} << vertex % kWord;
-    if (threads_ == 1) {
-      word |= bit;
-    } else if ((__atomic_load_n(&word, __ATOMIC_RELAXED) & bit) == 0) {
-      __atomic_fetch_or(&word, bit, __ATOMIC_RELAXED);
-    }
+    __atomic_store_n(word, __atomic_load_n(word, __ATOMIC_RELAXED) | bit, __ATOMIC_RELAXED);
     return static_cast<uint32_t>(vertex);
   }
 

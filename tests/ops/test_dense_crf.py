@@ -191,6 +191,17 @@ def test_the_number_of_threads_changes_nothing(
         assert ops.dense_crf(image, unary, backend="native").equal(expected)
 
 
+def test_threads_that_meet_lose_no_vertex(threads: Callable[[int], None]) -> None:
+    noise = torch.randint(256, (300, 300, 3), dtype=torch.uint8)
+    unary = energies(3, 300, 300)
+    wide: dict[str, Any] = {"bilateral_sxy": 1e4, "bilateral_srgb": 30.0, "iterations": 1}
+    threads(1)
+    expected = ops.dense_crf(noise, unary, **wide, backend="native")
+    for count in 40 * (2, 3, 8):
+        threads(count)
+        assert ops.dense_crf(noise, unary, **wide, backend="native").equal(expected)
+
+
 @pytest.mark.parametrize("backend", ["native", "reference"])
 def test_a_plan_serves_several_unaries(backend: str) -> None:
     image = blocks(13, 17)
