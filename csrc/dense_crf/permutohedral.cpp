@@ -90,7 +90,8 @@ C2AM_INLINE void renumber_body(const Numbering& numbering, int32_t* corner, int6
     const uint64_t members = numbering.members[at / kWord];
     present &= members >> at % kWord;
     const uint64_t before = members & ((uint64_t{1} << at % kWord) - 1);
-    const auto first = static_cast<uint32_t>(numbering.first[at / kWord]);  // any, of a lost word
+    // Not set if the word is empty, which only a lost vertex meets: it is `present` that counts.
+    const auto first = static_cast<uint32_t>(numbering.first[at / kWord]);
     corner[i] = static_cast<int32_t>(first + __builtin_popcountll(before));
   }
   if (present == 0) *complete = false;
@@ -185,14 +186,15 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
 template <typename Tables, typename Key>
 void PermutohedralLattice::embed(Tables tables, const Features& features, const Grid& grid,
                                  const Key* places, int threads, std::vector<Key>& keys) {
-  for (bool complete = false; !complete;) {
-#pragma omp parallel for num_threads(threads) schedule(static)
+  bool complete = false;
+  for (int workers = threads; !complete; workers = 1) {
+#pragma omp parallel for num_threads(workers) schedule(static)
     for (int t = 0; t < threads; ++t) {
       Embedding(features, grid, places, tables.of(t))
           .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
                  weight.data());
     }
-    keys.resize(1);
+    keys.resize(1);  // as it was: that of the missing vertex
     if (!tables.number(places[0] * static_cast<Key>(grid.extent[0]), keys)) too_large();
     complete = true;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : complete)

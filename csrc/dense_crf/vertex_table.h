@@ -195,9 +195,8 @@ class VertexBits {
   VertexBits& of(int) { return *this; }
   void prefetch(uint64_t vertex) const { __builtin_prefetch(&members_[vertex / kWord]); }
 
-  // A bit may be lost where another thread sets one of the same word at the same time: to insert
-  // all vertices again, which is hardly ever needed, costs less than atomic operations or a guess
-  // of which vertices are new.
+  // Not atomic, which would take longer: another thread that stores the same word at the same time
+  // may undo it. Then the vertex is found to be missing at the end, and all are inserted again.
   uint32_t insert(uint64_t vertex) {
     uint64_t* word = &members_[vertex / kWord];
     const uint64_t bit = uint64_t{1} << vertex % kWord;

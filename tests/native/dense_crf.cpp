@@ -10,6 +10,7 @@ namespace {
 constexpr c2am::DenseCrfKernels kLabels{3, 3, 50, 5, 10};        // of IRN's labels
 constexpr c2am::DenseCrfKernels kSegmenter{1, 3, 67, 3, 4};      // of DeepLab
 constexpr c2am::DenseCrfKernels kNarrow{0.5, 1, 0.01, 0.01, 1};  // keys of more than 64 bits
+constexpr c2am::DenseCrfKernels kWide{3, 3, 1e4, 30, 10};  // threads meet at the same vertices
 
 void infer(int64_t height, int64_t width, int64_t classes, const c2am::DenseCrfKernels& kernels,
            bool exact = false, bool half = false) {
@@ -57,6 +58,7 @@ NATIVE_TEST(dense_crf) {
     for (const int64_t classes : {2, 3, 21}) infer(height, width, classes, kLabels, false, true);
   }
   infer(9, 11, 128, kLabels);
+  infer(150, 150, 3, kWide);
   for (const int dimension : {1, 2, 3, 8}) {
     for (const int64_t classes : {1, 2, 3, 40}) mean_field(50, dimension, classes, 3);
     mean_field(50, dimension, 3, 1e4);

@@ -192,6 +192,7 @@ def test_the_number_of_threads_changes_nothing(
 
 
 def test_threads_that_meet_lose_no_vertex(threads: Callable[[int], None]) -> None:
+    """All threads insert the same vertices: on two cores some are lost in the first pass."""
     noise = torch.randint(256, (300, 300, 3), dtype=torch.uint8)
     unary = energies(3, 300, 300)
     wide: dict[str, Any] = {"bilateral_sxy": 1e4, "bilateral_srgb": 30.0, "iterations": 1}
