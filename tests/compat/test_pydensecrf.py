@@ -1,6 +1,8 @@
 """c2am.compat.pydensecrf: against pydensecrf where it is installed, and against the exact sum."""
 
+import gc
 import multiprocessing
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -386,6 +388,22 @@ def test_what_is_passed_is_copied() -> None:
     crf.addPairwiseBilateral(20, 9, image, 10)
     unary[:], image[:] = 0, 0
     assert_array_equal(crf.inference(2), crf_of(ours, bilateral(10)).inference(2))
+
+
+@pytest.mark.parametrize(("sxy", "normalization"), [(3, ours.NORMALIZE_SYMMETRIC), ((3, 2), 0)])
+def test_a_crf_is_freed_with_its_last_reference(sxy: Any, normalization: int) -> None:
+    crf = ours.DenseCRF2D(WIDTH, HEIGHT, LABELS)
+    crf.setUnaryEnergy(energies())
+    crf.addPairwiseGaussian(sxy, 3, normalization=normalization)
+    crf.addPairwiseBilateral(20, 9, blocks(), 10)
+    crf.inference(1)
+    alive = weakref.ref(crf)
+    gc.disable()  # it would free a cycle too, some time
+    try:
+        del crf
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_constants(theirs: ModuleType) -> None:

@@ -6,6 +6,7 @@ Q <- softmax(-U - sum over potentials of compat(n_i sum_j k_ij n_j Q_j)), from Q
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -178,7 +179,7 @@ class DenseCRF2D(DenseCRF):
         factors = compatibility(compat, self._nlabel)
         of_place: LatticeKernel | SpatialKernel = SpatialKernel(self._height, self._width, *sigmas)
         if normalization == NO_NORMALIZATION:
-            of_place = LatticeKernel(2, lambda: self._features(sigmas))
+            of_place = LatticeKernel(2, partial(_features, self._height, self._width, sigmas))
         plan = None
         if _in_plans(factors, normalization, sigmas):
             plan = {"gaussian_sxy": sigmas[0], "gaussian_compat": potts_weight(factors)}
@@ -212,8 +213,10 @@ class DenseCRF2D(DenseCRF):
                 "bilateral_srgb": colour[0],
                 "bilateral_compat": potts_weight(factors),
             }
-        of_colour = LatticeKernel(5, lambda: self._features(place + colour, image))
-        self._add(of_colour, factors, kernel, normalization, plan)
+        # Nothing that a potential holds may lead back to the CRF: a cycle would keep its plan, tens
+        # of MB, until the garbage collector runs.
+        of_colour = partial(_features, self._height, self._width, place + colour, image)
+        self._add(LatticeKernel(5, of_colour), factors, kernel, normalization, plan)
 
     def inference(self, niter: int) -> np.ndarray:
         """The marginals (C, N) float32 after `niter` mean-field updates.
@@ -246,12 +249,15 @@ class DenseCRF2D(DenseCRF):
             self._plan = ops.DenseCrfPlan(**({"gaussian_compat": 0.0} | found))
         return self._plan
 
-    def _features(self, sigmas: Sequence[float], image: np.ndarray | None = None) -> np.ndarray:
-        """(d, N) float32: x, y and the colours, each over its standard deviation."""
-        y, x = np.indices((self._height, self._width), np.float32)
-        colours = [] if image is None else list(np.moveaxis(image, 2, 0).astype(np.float32))
-        rows = zip((x, y, *colours), sigmas, strict=True)
-        return np.stack([(row / np.float32(sigma)).ravel() for row, sigma in rows])
+
+def _features(
+    height: int, width: int, sigmas: Sequence[float], image: np.ndarray | None = None
+) -> np.ndarray:
+    """(d, N) float32: x, y and the colours, each over its standard deviation."""
+    y, x = np.indices((height, width), np.float32)
+    colours = [] if image is None else list(np.moveaxis(image, 2, 0).astype(np.float32))
+    rows = zip((x, y, *colours), sigmas, strict=True)
+    return np.stack([(row / np.float32(sigma)).ravel() for row, sigma in rows])
 
 
 def _in_plans(compat: np.ndarray, normalization: int, *sigmas: Sequence[float]) -> bool:
