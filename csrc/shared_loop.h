@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "caught.h"
+
 namespace c2am {
 
 // Calls body(task, thread) for the tasks 0 .. tasks - 1 and a thread below `threads`. Each thread
@@ -15,8 +17,9 @@ namespace c2am {
 template <typename Body>
 void shared_loop(int64_t tasks, int threads, const Body& body) {
   std::vector<std::atomic<int64_t>> taken(threads);
+  Caught caught;
 #pragma omp parallel num_threads(threads)
-  {
+  caught.run([&] {
     const int thread = omp_get_thread_num(), team = omp_get_num_threads();
     for (int i = 0; i < team; ++i) {
       const int of = (thread + i) % team;
@@ -27,7 +30,8 @@ void shared_loop(int64_t tasks, int threads, const Body& body) {
         body(task, thread);
       }
     }
-  }
+  });
+  caught.rethrow();
 }
 
 }  // namespace c2am

@@ -1,5 +1,7 @@
 #include "dense_crf/mean_field.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -204,10 +206,13 @@ void MeanField::set_messages(const State& s, int64_t first, int64_t count, float
 // Calls body(first, count, messages) for tiles of points; without messages they are 0.
 template <typename Body>
 void MeanField::for_messages(const State& s, bool without, const Body& body) const {
+  const int64_t size = s.grouping.groups * kTile * s.grouping.width;
+  std::vector<Buffer<float>> all;  // made here: nothing may be thrown in a parallel region
+  for (int t = 0; t < 2 * s.threads; ++t) all.emplace_back(size);
 #pragma omp parallel num_threads(s.threads)
   {
-    const int64_t size = s.grouping.groups * kTile * s.grouping.width;
-    Buffer<float> rows(size), scratch(size);
+    Buffer<float>&rows = all[2 * omp_get_thread_num()],
+    &scratch = all[2 * omp_get_thread_num() + 1];
 #pragma omp for schedule(static)
     for (int64_t first = 0; first < points_; first += kTile) {
       const int64_t count = std::min(kTile, points_ - first);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "caught.h"
 #include "dense_crf/placement.h"
 #include "dense_crf/vertex_table.h"
 #include "simd.h"
@@ -171,14 +172,18 @@ void PermutohedralLattice::build(const Features& features, const Grid& grid, int
   const int64_t most = vertices + starts + kPadding;  // entries of an axis
   chains = Buffer<uint32_t>(axes * most);
   chain_starts.resize(axes * starts);
+  Caught caught;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
   for (int task = 0; task <= axes; ++task) {
-    if (task == axes) {
-      assign_points();
-    } else {
-      connect(keys, step[task], task, task * most);
-    }
+    caught.run([&] {
+      if (task == axes) {
+        assign_points();
+      } else {
+        connect(keys, step[task], task, task * most);
+      }
+    });
   }
+  caught.rethrow();
 }
 
 // Sets corner and weight, and appends the keys. Again, if the table lost a vertex: what it has
@@ -188,12 +193,16 @@ void PermutohedralLattice::embed(Tables tables, const Features& features, const 
                                  const Key* places, int threads, std::vector<Key>& keys) {
   bool complete = false;
   for (int workers = threads; !complete; workers = 1) {
+    Caught caught;  // tables may grow
 #pragma omp parallel for num_threads(workers) schedule(static)
     for (int t = 0; t < threads; ++t) {
-      Embedding(features, grid, places, tables.of(t))
-          .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
-                 weight.data());
+      caught.run([&] {
+        Embedding(features, grid, places, tables.of(t))
+            .embed(part(points, t, threads), part(points, t + 1, threads), corner.data(),
+                   weight.data());
+      });
     }
+    caught.rethrow();
     keys.resize(1);  // as it was: that of the missing vertex
     if (!tables.number(places[0] * static_cast<Key>(grid.extent[0]), keys)) too_large();
     complete = true;

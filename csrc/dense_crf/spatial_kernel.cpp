@@ -1,5 +1,8 @@
+#include <omp.h>
+
 #include <algorithm>
 #include <type_traits>
+#include <vector>
 
 #include "buffer.h"
 #include "dense_crf/correlate.h"
@@ -53,9 +56,11 @@ C2AM_SCALE(scale_to, std::false_type) C2AM_SCALE(scale_onto, std::true_type)
 
   void filter(const float* values, const float* scale, int threads) override {
     const int64_t floats = columns_ * width_, margin = across_.radius * width_;
+    std::vector<Buffer<float>> rows;  // made here: nothing may be thrown in a parallel region
+    for (int t = 0; t < threads; ++t) rows.emplace_back(floats + 2 * margin, 0.0f);
 #pragma omp parallel num_threads(threads)
     {
-      Buffer<float> row(floats + 2 * margin, 0.0f);
+      Buffer<float>& row = rows[omp_get_thread_num()];
 #pragma omp for schedule(static)
       for (int64_t y = 0; y < rows_; ++y) {
         scale_to(width_, values + y * floats, scale + y * columns_, columns_, row.data() + margin);

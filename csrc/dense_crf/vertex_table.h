@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "buffer.h"
+#include "caught.h"
 
 namespace c2am {
 
@@ -209,18 +210,22 @@ class VertexBits {
     std::vector<std::vector<Key>> found(threads_);  // by each thread
     found[0].swap(keys);
     for (int t = 1; t < threads_; ++t) found[t].reserve(found[0].capacity() / threads_);
+    Caught caught;
 #pragma omp parallel for num_threads(threads_) schedule(static)
     for (int t = 0; t < threads_; ++t) {
-      std::vector<Key> own = std::move(found[t]);  // whose end is in no other thread's cache line
-      for (int64_t line = first_line(t); line < first_line(t + 1); line += kLine) {
-        uint64_t any = 0;  // most have none
-        for (int64_t word = line; word < line + kLine; ++word) any |= members_[word];
-        for (int64_t word = line; any != 0 && word < line + kLine; ++word) {
-          append_keys(static_cast<Key>(word), members_[word], own);
+      caught.run([&] {
+        std::vector<Key> own = std::move(found[t]);  // whose end is in no other thread's cache line
+        for (int64_t line = first_line(t); line < first_line(t + 1); line += kLine) {
+          uint64_t any = 0;  // most have none
+          for (int64_t word = line; word < line + kLine; ++word) any |= members_[word];
+          for (int64_t word = line; any != 0 && word < line + kLine; ++word) {
+            append_keys(static_cast<Key>(word), members_[word], own);
+          }
         }
-      }
-      found[t] = std::move(own);
+        found[t] = std::move(own);
+      });
     }
+    caught.rethrow();
     found[0].swap(keys);
     std::vector<int64_t> starts{1};
     for (int t = 0; t < threads_; ++t) {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "buffer.h"
+#include "caught.h"
 #include "random_walk/random_walk.h"
 #include "simd.h"
 
@@ -342,8 +343,12 @@ void random_walk_batch_cpu(const std::vector<WalkImage>& images, const RandomWal
     return;
   }
   std::atomic<int64_t> next{0};
+  Caught caught;  // memory may be short
 #pragma omp parallel num_threads(threads)
-  for (int64_t i = next++; i < count; i = next++) one(images[i], 1);
+  caught.run([&] {
+    for (int64_t i = next++; i < count; i = next++) one(images[i], 1);
+  });
+  caught.rethrow();
 }
 
 }  // namespace c2am
