@@ -1,6 +1,7 @@
 """Masks of any origin refined by dense CRF: the command `c2am crf`."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,12 +37,18 @@ def refine_labels(
         ValueError: the sizes differ, every pixel is unsure, or `gt_prob` is not in (0, 1).
     """
     if image.shape[:2] != labels.shape:
-        raise ValueError(f"labels: expected shape {image.shape[:2]}, got {labels.shape}")
+        sizes = f"expected shape {image.shape[:2]}, got {labels.shape}"
+        raise ValueError(f"labels: {sizes}; the image's is as displayed (EXIF)")
     if not 0 < gt_prob < 1:
         raise ValueError(f"gt_prob = {gt_prob}: expected a number between 0 and 1")
     values = np.flatnonzero(np.bincount(labels.ravel(), minlength=VOID + 1)[:VOID]).astype(np.uint8)
     if len(values) == 0:
         raise ValueError("labels: every pixel is unsure (255)")
+    if len(values) == 1 and values[0] == 0 and (labels == VOID).any():
+        warnings.warn(
+            "a mask has 0 and 255 only: 255 is unsure, so all becomes 0; foreground is to be 1",
+            stacklevel=2,
+        )
     if len(values) == 1:  # nothing to decide between
         return np.full_like(labels, values[0])
     unsure = torch.from_numpy(labels == VOID)
@@ -114,17 +121,18 @@ def _jobs(image: Path, labels: Path, output: Path) -> dict[str, Job]:
 
 
 def _folder_jobs(images: Path, labels: Path, output: Path) -> dict[str, Job]:
-    masks = sorted(labels.glob("*.png"))
+    masks = sorted(path for path in labels.iterdir() if path.suffix.lower() == ".png")
     if not masks:
         raise DataError(f"{labels}: no masks (*.png)")
     if output.exists() and not output.is_dir():
         raise DataError(f"{output}: is a file, expected a folder to write the masks into")
-    return {mask.name: Job(_image_of(images, mask), mask, output / mask.name) for mask in masks}
+    found = {(path.stem, path.suffix.lower()): path for path in images.iterdir() if path.is_file()}
 
+    def image_of(mask: Path) -> Path:
+        for extension in EXTENSIONS:
+            if path := found.get((mask.stem, extension)):
+                return path
+        kinds = " ".join(EXTENSIONS)
+        raise DataError(f"{mask}: no image {mask.stem} ({kinds}) in {images}")
 
-def _image_of(folder: Path, mask: Path) -> Path:
-    for extension in EXTENSIONS:
-        path = folder / f"{mask.stem}{extension}"
-        if path.is_file():
-            return path
-    raise DataError(f"{mask}: no image {mask.stem} ({' '.join(EXTENSIONS)}) in {folder}")
+    return {mask.name: Job(image_of(mask), mask, output / f"{mask.stem}.png") for mask in masks}

@@ -80,6 +80,15 @@ def test_crf_of_a_mask_without_its_image(tmp_path, capsys):
     assert f"{labels}: no image square" in capsys.readouterr().err
 
 
+def test_crf_finds_files_whatever_the_case_of_their_extensions(tmp_path):
+    image, labels, _ = make_pair(tmp_path, "square")
+    image.rename(image.with_suffix(image.suffix.upper()))
+    labels.rename(labels.with_suffix(".PNG"))
+    words = ["crf", str(image.parent), str(labels.parent), "-o", str(tmp_path / "out")]
+    assert cli.main(words) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["square.png"]
+
+
 def test_crf_fills_a_mask_of_one_class(tmp_path):
     image, labels, _ = make_pair(tmp_path, "square")
     mask = np.full((40, 48), 3, np.uint8)
@@ -167,6 +176,7 @@ def test_crf_names_the_broken_file_among_many(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("classes", [(0,), (0, 254), (3, 9, 200)])
+@pytest.mark.filterwarnings("ignore:a mask has 0 and 255 only")
 def test_refined_labels_are_among_those_given(classes):
     labels = np.random.default_rng(0).choice(np.array(classes, np.uint8), (20, 30))
     labels[4:6] = 255
@@ -174,6 +184,13 @@ def test_refined_labels_are_among_those_given(classes):
     refined = refine_labels(image, labels, CrfConfig(iterations=1))
     assert refined.dtype == np.uint8
     assert set(np.unique(refined)) <= set(classes)
+
+
+def test_foreground_of_255_is_warned_of():
+    labels = np.eye(20, 30, dtype=np.uint8) * 255
+    with pytest.warns(UserWarning, match="foreground is to be 1"):
+        refined = refine_labels(np.zeros((20, 30, 3), np.uint8), labels, CrfConfig(iterations=1))
+    assert not refined.any()
 
 
 def test_progress_is_shown_in_a_terminal(tmp_path, monkeypatch):
