@@ -32,6 +32,11 @@ launches: Counter[tuple[str, str]] = Counter()
 
 _implementations: dict[str, dict[str, Implementations]] = {}
 
+if hasattr(os, "register_at_fork"):
+    # OpenMP's threads do not live on in a forked process, where an op of torch or of the core would
+    # wait for them for ever. Processes of a pool have their parallelism already.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+
 
 class BackendError(RuntimeError):
     """A backend was asked for that is not available; the message says how to get it."""

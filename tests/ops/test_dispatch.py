@@ -1,5 +1,6 @@
 """Backends: which exist, which are taken, and what the errors say."""
 
+import multiprocessing
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -121,3 +122,21 @@ def test_unknown_op_lists_the_known() -> None:
 def test_an_op_needs_a_reference() -> None:
     with pytest.raises(ValueError, match="cuda needs 'reference'"):
         dispatch.register("nothing", cpu={"reference": len}, cuda={"triton": len})
+
+
+def _refined(classes: int) -> float:
+    image = torch.zeros(40, 50, 3, dtype=torch.uint8)
+    return float(ops.dense_crf(image, torch.eye(40, 50).repeat(classes, 1, 1)).square().sum())
+
+
+def test_ops_in_forked_processes() -> None:
+    """Threads that the parent has used are not waited for by a process of a pool."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        expected = _refined(3)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            result = pool.map_async(_refined, [3]).get(timeout=100)
+    finally:
+        torch.set_num_threads(before)
+    assert result == [expected]

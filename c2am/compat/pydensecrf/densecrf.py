@@ -4,7 +4,6 @@ Q <- softmax(-U - sum over potentials of compat(n_i sum_j k_ij n_j Q_j)), from Q
 (Kraehenbuehl & Koltun 2011, Alg. 1). N = nvar pixels, C = nlabels. See `docs/crf.md`.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -29,10 +28,6 @@ from c2am.ops.dense_crf import MAX_CLASSES
 
 CONST_KERNEL, DIAG_KERNEL, FULL_KERNEL = KernelType
 NO_NORMALIZATION, NORMALIZE_BEFORE, NORMALIZE_AFTER, NORMALIZE_SYMMETRIC = NormalizationType
-
-# OpenMP's threads do not live on in a forked process, which would wait for them for ever. Scripts
-# that ran pydensecrf in a pool of processes have their parallelism already.
-os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 class DenseCRF:
