@@ -8,9 +8,10 @@ read CPU tensors only, since on CUDA they would wait for the device; there a NaN
 
 import math
 from collections.abc import Sequence
+from numbers import Integral, Real
 
 import torch
-from torch import Tensor
+from torch import SymFloat, SymInt, Tensor
 
 FLOATS = (torch.float32, torch.float64)
 FEATURES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -87,11 +88,28 @@ def above(op: str, bound: float, **values: float) -> None:
     """Check that numbers are finite and above a bound.
 
     Raises:
-        ValueError: names the first that is not.
+        TypeError: names the first that is not a number.
+        ValueError: names the first that is not in range.
     """
     for name, value in values.items():
+        if not isinstance(value, int | float | SymInt | SymFloat | Real):
+            raise TypeError(f"{op}: {name} is {value!r}, expected a number")
         if not bound < value < math.inf:
             raise ValueError(f"{op}: {name} is {value}, expected a number above {bound}")
+
+
+def count(op: str, **values: int) -> None:
+    """Check that numbers are whole and not negative.
+
+    Raises:
+        TypeError: names the first that is not an integer.
+        ValueError: names the first that is negative.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int | SymInt | Integral):
+            raise TypeError(f"{op}: {name} is {value!r}, expected an integer")
+        if value < 0:
+            raise ValueError(f"{op}: {name} is {value}, expected at least 0")
 
 
 def choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:

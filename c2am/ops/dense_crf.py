@@ -132,8 +132,7 @@ def _check_unary(unary: Tensor, image: Tensor, iterations: int) -> None:
     checks.no_gradient(OP, unary=unary)
     if not 1 <= unary.shape[-3] <= MAX_CLASSES:
         raise ValueError(f"{OP}: unary has {unary.shape[-3]} classes, expected 1 to {MAX_CLASSES}")
-    if iterations < 0:
-        raise ValueError(f"{OP}: iterations is {iterations}, expected at least 0")
+    checks.count(OP, iterations=iterations)
 
 
 def _options(method: str, precision: str, output: str) -> tuple[str, str, str]:

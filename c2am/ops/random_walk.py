@@ -93,8 +93,7 @@ def random_walk_batch(
     checks.above(OP, 1, radius=radius)
     checks.above(OP, 0, beta=beta)
     checks.choice(OP, "method", method, ("chebyshev", "power"))
-    if steps < 0:
-        raise ValueError(f"{OP}: steps is {steps}, expected at least 0")
+    checks.count(OP, steps=steps)
     if not tolerance >= 0:
         raise ValueError(f"{OP}: tolerance is {tolerance}, expected at least 0")
     if not cams:

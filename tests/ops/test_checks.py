@@ -1,5 +1,6 @@
 """Argument checks: each error names the op, the argument and what was expected."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -48,6 +49,23 @@ def test_not_finite(dtype: torch.dtype, bad: float, word: str) -> None:
     value[3] = bad
     with pytest.raises(ValueError, match=f"op: cam has {word}"):
         checks.finite("op", cam=value)
+
+
+@pytest.mark.parametrize("value", [None, "3", (3, 3), torch.ones(1)])
+def test_no_number(value: object) -> None:
+    with pytest.raises(TypeError, match=r"op: radius is .* expected a number"):
+        checks.above("op", 0, radius=value)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"op: steps is .* expected an integer"):
+        checks.count("op", steps=value)  # type: ignore[arg-type]
+
+
+def test_numbers() -> None:
+    checks.above("op", 0, radius=np.float32(1), sigma=np.int64(2), compat=True)
+    checks.count("op", steps=0, iterations=np.int64(3))
+    with pytest.raises(TypeError, match=r"op: steps is 2\.5, expected an integer"):
+        checks.count("op", steps=2.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="op: steps is -1, expected at least 0"):
+        checks.count("op", steps=-1)
 
 
 def test_within() -> None:

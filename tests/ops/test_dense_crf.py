@@ -1,5 +1,6 @@
 """dense_crf: native against reference, lattice against the exact sum, and what must hold anyway."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -168,6 +169,33 @@ def test_marginals_sum_to_one_and_follow_a_permutation_of_the_classes(
     assert_close(ops.dense_crf(image, unary[order], iterations=3), result[order])
 
 
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    classes=st.integers(1, 6),
+    deviations=st.tuples(st.floats(0.5, 30), st.floats(0.5, 200), st.floats(0.5, 300)),
+    compat=st.tuples(st.floats(-2, 10), st.floats(-2, 10)),
+)
+def test_any_kernels(
+    size: tuple[int, int],
+    classes: int,
+    deviations: tuple[float, float, float],
+    compat: tuple[float, float],
+) -> None:
+    """Deviations are no round numbers: with these a pixel is on the border of two simplices, where
+    rounding decides which vertices there are.
+    """
+    torch.manual_seed(sum(size))
+    image, unary = blocks(*size), energies(classes, *size)
+    names = "gaussian_sxy", "bilateral_sxy", "bilateral_srgb", "gaussian_compat", "bilateral_compat"
+    kernels: dict[str, Any] = dict(
+        zip(names, (*(math.pi / 3 * d for d in deviations), *compat), strict=True)
+    )
+    result = ops.dense_crf(image, unary, iterations=2, backend="native", **kernels)
+    expected = ops.dense_crf(image, unary.double(), iterations=2, backend="reference", **kernels)
+    assert_close(result.double(), expected, rtol=0, atol=2e-4)
+
+
 def test_mirrored_in_x_and_y() -> None:
     """The exact kernel knows no direction; the native spatial filter must not either."""
     image, unary = blocks(15, 22), energies(3, 15, 22)
@@ -256,6 +284,11 @@ UNARY = torch.zeros(2, 4, 5)
         ("unary", {"unary": UNARY.new_full((2, 4, 5), float("inf"))}),
         ("unary", {"unary": UNARY.clone().requires_grad_()}),
         ("iterations", {"iterations": -1}),
+        ("iterations", {"iterations": 2.5}),
+        ("iterations", {"iterations": None}),
+        ("gaussian_sxy", {"gaussian_sxy": (3, 3)}),
+        ("gaussian_sxy", {"gaussian_sxy": "3"}),
+        ("bilateral_compat", {"bilateral_compat": np.ones(2)}),
         ("gaussian_sxy", {"gaussian_sxy": 0.0}),
         ("bilateral_sxy", {"bilateral_sxy": -1.0}),
         ("bilateral_srgb", {"bilateral_srgb": float("nan")}),

@@ -297,6 +297,8 @@ CAM, EDGE = torch.ones(2, 4, 5), torch.zeros(4, 5)
         ("radius", {"radius": float("inf")}),
         ("beta", {"beta": 0.0}),
         ("steps", {"steps": -1}),
+        ("steps", {"steps": 2.5}),
+        ("radius", {"radius": (5, 5)}),
         ("method", {"method": "magic"}),
         ("tolerance", {"tolerance": -1e-6}),
         ("tolerance", {"tolerance": float("nan")}),
