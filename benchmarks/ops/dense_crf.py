@@ -4,8 +4,8 @@
 On a GPU `native cpu` is the compiled core on CPU tensors, and there are batches of 64 images;
 `native sorted` and `native hashed` find the lattice's vertices by sorting or with a hash table
 (`native` is one of them), and `sorted lattice` and `hashed lattice` only build it.
-`native half` is `precision="half"`, `compat` is `c2am.compat.pydensecrf` with a script that has
-features of its own and a matrix.
+`native half` is `precision="half"`, `compat` is `c2am.compat.pydensecrf` with the peer's script:
+the usual one, and one that has features of its own and a matrix.
 """
 
 import importlib
@@ -71,6 +71,7 @@ def cases(image: Path | None = None) -> Iterator[Case]:
         )
         ours = providers("dense_crf", call, best_device())
         ours["native half"] = partial(call, backend="native", precision="half")
+        ours["compat"] = partial(_usual, "c2am.compat.pydensecrf", problem)
         if not with_reference:
             del ours["reference"]
         if problem.image.is_cuda:
@@ -79,15 +80,15 @@ def cases(image: Path | None = None) -> Iterator[Case]:
         yield Case(
             f"{height}x{width}x{labels} i{iterations} {kind}",
             ours,
-            peers={"pydensecrf": partial(_pydensecrf, problem)},
+            peers={"pydensecrf": partial(_usual, "pydensecrf", problem)},
             work={"native": partial(_work, problem)},
-            on_host=frozenset({"native cpu", "pydensecrf"}),
+            on_host=frozenset({"native cpu", "compat", "pydensecrf"}),
         )
     problem = _problem(375, 500, 21, _DEEPLAB, 10, image)
     yield Case(
         f"375x500x21 i10 {kind} features, matrix",
-        {"compat": partial(_script, "c2am.compat.pydensecrf", problem)},
-        peers={"pydensecrf": partial(_script, "pydensecrf", problem)},
+        {"compat": partial(_general, "c2am.compat.pydensecrf", problem)},
+        peers={"pydensecrf": partial(_general, "pydensecrf", problem)},
         on_host=frozenset({"compat", "pydensecrf"}),
     )
     if best_device().type == "cuda":
@@ -150,12 +151,11 @@ def _problem(
     return _Problem(image, unary_from_labels(label, labels, 0.7), kernels, iterations)
 
 
-def _pydensecrf(problem: _Problem) -> Any:
-    from pydensecrf.densecrf import DenseCRF2D
-
+def _usual(package: str, problem: _Problem) -> Any:
+    dcrf = importlib.import_module(f"{package}.densecrf")
     labels, height, width = problem.unary.shape
     kernels = problem.kernels
-    crf = DenseCRF2D(width, height, labels)
+    crf = dcrf.DenseCRF2D(width, height, labels)
     crf.setUnaryEnergy(problem.unary.view(labels, -1).cpu().numpy())
     crf.addPairwiseGaussian(sxy=kernels["gaussian_sxy"], compat=kernels["gaussian_compat"])
     crf.addPairwiseBilateral(
@@ -167,7 +167,7 @@ def _pydensecrf(problem: _Problem) -> Any:
     return crf.inference(problem.iterations)
 
 
-def _script(package: str, problem: _Problem) -> Any:
+def _general(package: str, problem: _Problem) -> Any:
     """Both kernels by `addPairwiseEnergy`, the second with a matrix that is not Potts' model."""
     dcrf, utils = (importlib.import_module(f"{package}.{name}") for name in ("densecrf", "utils"))
     labels, height, width = problem.unary.shape
